@@ -1,0 +1,129 @@
+"""The port between the driver and a model provider.
+
+An engine turns one step (a request to the model) into events. What it must remember between steps is its `state`, plain
+JSON that the journal keeps per thread, engine, base URL and key; when one of these changes the engine is handed no state
+and starts from the history. Nothing of an SDK appears here. All methods run on the plugin's event loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, Union
+
+from bf_plugin.items import FunctionCall, Item, Tool
+from bf_plugin.values import FinishReason, Usage
+
+State = Mapping[str, Any]
+"""What an engine remembers of a thread: JSON of its own, opaque to everybody else."""
+
+Handle = Mapping[str, Any]
+"""What names one response at the provider, for `cancel` and `resume`: JSON of the engine's own."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Access:
+    """Whose key to use and where. `base_url` None is the provider's own."""
+
+    api_key: str = field(repr=False)
+    base_url: str | None = None
+    request_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepRequest:
+    """One question to the model.
+
+    `new` are the items the state does not cover yet, oldest first. `history` reads the whole thread up to, not
+    including, `new`: needed without a state, or when the provider has lost what the state names. `max_tokens` is what
+    is left of the run's budget.
+    """
+
+    run_id: str
+    number: int
+    model: str
+    instructions: str | None = field(repr=False)
+    tools: Sequence[Tool] = field(repr=False)
+    options: Mapping[str, Any] = field(repr=False)
+    metadata: Mapping[str, str] = field(repr=False)
+    new: Sequence[Item] = field(repr=False)
+    state: State | None = field(repr=False)
+    history: Callable[[], Awaitable[Sequence[Item]]] = field(repr=False)
+    max_tokens: int | None = None
+
+
+@dataclass(slots=True)
+class Text:
+    """Text (or a refusal, which is shown as text) in provider order.
+
+    `sequence` is the provider's cursor after this event (-1: it has none), `part` the (output, content) indexes.
+    """
+
+    text: str
+    sequence: int = -1
+    part: tuple[int, int] = (0, 0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepDone:
+    """The model finished. Tool calls in `calls` are to be answered in the next step's `new`.
+
+    `items` are what it produced, for the thread's history. `content` is the assistant's content in the published form,
+    `{"type": "text", "text": {"value": ..., "annotations": [...]}}`, annotations only where there are any.
+    """
+
+    state: State | None
+    items: Sequence[Item] = ()
+    calls: Sequence[FunctionCall] = ()
+    content: Sequence[Mapping[str, Any]] = ()
+    usage: Usage = field(default_factory=Usage)
+    finish_reason: FinishReason = "stop"
+
+
+Event = Union[Text, StepDone]
+
+
+class Stream(Protocol):
+    """The answer to one step, while it is being made."""
+
+    handle: Handle
+    """Names the response; known before the first event."""
+
+    def batches(self) -> AsyncIterator[Sequence[Event]]:
+        """Yield events as they come, those of one network read together; the last is a `StepDone`.
+
+        Raises ProviderError when the response fails or is lost. A connection that just ends is not an end: the engine
+        reconnects or polls by itself.
+        """
+        ...
+
+    async def aclose(self) -> None:
+        """Let go of the connection; the response at the provider goes on."""
+        ...
+
+
+class Engine(Protocol):
+    """Talks to one provider; serves all runs of a process."""
+
+    async def start(self, request: StepRequest, access: Access) -> Stream:
+        """Ask the model; return once the provider has accepted and named the response.
+
+        Raises ProviderError when it refuses. Never asks twice for one step unless the provider provably did nothing.
+        """
+        ...
+
+    async def cancel(self, handle: Handle, access: Access) -> Usage | None:
+        """Stop a response; idempotent. Returns its usage if the provider tells. Never raises for one that is over."""
+        ...
+
+    def cut(self, state: State | None, handle: Handle | None) -> State | None:
+        """Return the state to keep for a thread whose step was cut off (stop, failure, crash).
+
+        `state` is what the step began with, `handle` the response that will not be finished, None if it was never
+        named. The items of the cut step stay in the history and come back in the next step's `new`.
+        """
+        ...
+
+    async def aclose(self) -> None:
+        """Close connections."""
+        ...

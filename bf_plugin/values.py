@@ -1,0 +1,143 @@
+"""What hooks are given. Frozen, but for the two drafts (`RunDraft`, `Delta`), which plugins change in place."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from bf_plugin.items import FunctionTool, Message, Tool
+
+FinishReason = Literal["stop", "length", "content_filter", "cancelled", "error", "expired"]
+Status = Literal["completed", "failed", "cancelled", "expired"]
+StopReason = Literal["stop", "deadline", "interrupt"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """Tokens of one step or one run; `estimated` when the provider did not tell."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    total_tokens: int = 0
+    estimated: bool = False
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(
+            prompt_tokens=self.prompt_tokens + other.prompt_tokens,
+            completion_tokens=self.completion_tokens + other.completion_tokens,
+            total_tokens=self.total_tokens + other.total_tokens,
+            estimated=self.estimated or other.estimated,
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the three counts under the names callers know, and `estimated` only when it is so."""
+        counts: dict[str, Any] = {
+            "prompt_tokens": self.prompt_tokens,
+            "completion_tokens": self.completion_tokens,
+            "total_tokens": self.total_tokens,
+        }
+        return {**counts, "estimated": True} if self.estimated else counts
+
+
+@dataclass(slots=True, kw_only=True)
+class RunDraft:
+    """A run before it starts: `before_run` may change everything but the four ids.
+
+    `options` are the caller's generation parameters in the Assistants' meaning (`temperature`, `top_p`, `tool_choice`,
+    `response_format`, `max_completion_tokens`, `reasoning_effort`, `parallel_tool_calls`, `provider_args`).
+    """
+
+    id: str
+    thread_id: str = field(repr=False)
+    app: str
+    request_id: str
+    provider: str
+    model: str | None
+    instructions: str | None = field(repr=False)
+    messages: list[Message] = field(repr=False)
+    tools: list[Tool] = field(repr=False)
+    metadata: dict[str, str] = field(repr=False)
+    options: dict[str, Any] = field(repr=False)
+    stream: bool
+    new_thread: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One provider response of a run: `number` counts from 1, times are POSIX seconds."""
+
+    number: int
+    response_id: str | None = None
+    started_at: float
+    ended_at: float | None = None
+    usage: Usage = field(default_factory=Usage)
+
+
+@dataclass(slots=True, kw_only=True)
+class Run:
+    """A run under way. `step` moves as the run does; `scratch` is this drive's own memory, for plugins to use."""
+
+    id: str
+    thread_id: str = field(repr=False)
+    app: str
+    request_id: str
+    provider: str
+    model: str
+    instructions: str | None = field(repr=False)
+    tools: Sequence[Tool] = field(repr=False)
+    metadata: Mapping[str, str] = field(repr=False)
+    options: Mapping[str, Any] = field(repr=False)
+    stream: bool
+    step: Step | None = None
+    scratch: dict[Any, Any] = field(default_factory=dict, repr=False)
+
+
+@dataclass(slots=True)
+class Delta:
+    """An outgoing, joined piece of text. Change `text`; empty holds it back. `final`: the last call, let held text go.
+
+    `replay` is true while a takeover feeds text that was seen before.
+    """
+
+    text: str
+    final: bool = False
+    replay: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolCall:
+    """The model asks for a function.
+
+    `arguments` is the parsed JSON object; `tool` the definition the run offered, None if it offered no such tool;
+    `idempotency_key` is the same when the call is made again after a crash. `timeout` is in seconds.
+    """
+
+    id: str
+    name: str
+    arguments: Mapping[str, Any] = field(repr=False)
+    idempotency_key: str
+    tool: FunctionTool | None = field(default=None, repr=False)
+    timeout: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class ToolResult:
+    """The answer to a tool call: `output` is a str or anything JSON-able, None included."""
+
+    output: Any
+    is_error: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """How a run ended. `text` is what callers saw, after `on_delta`; `duration` is in seconds."""
+
+    status: Status
+    finish_reason: FinishReason
+    usage: Usage
+    text: str = field(repr=False)
+    error_code: str | None = None
+    error_message: str | None = None
+    steps: Sequence[Step] = ()
+    duration: float = 0.0
