@@ -1,17 +1,17 @@
 """Everything that can go wrong, as one tree.
 
-    BFError
-    ├── RequestError           an HTTP answer with a Feathers name: 400 BadRequest, 401 NotAuthenticated, ...
-    │   └── RunRejected        raised by a `before_run` hook
-    ├── ProviderError          the model provider refused or failed
-    ├── PluginError            a plugin raised, or could not be loaded
-    ├── StopRun                raised by a hook to end the run
-    ├── DeliveryError
-    │   ├── DeliveryRetry      in doubt or for now: the same bytes are sent again
-    │   └── DeliveryRefused    for good
-    ├── JournalError           the database cannot be used, with what to do about it
-    │   └── Fenced             another driver owns this run now
-    └── ConfigurationError     a setting that cannot work, found at start
+BFError
+├── RequestError           an HTTP answer with a Feathers name: 400 BadRequest, 401 NotAuthenticated, ...
+│   └── RunRejected        raised by a `before_run` hook
+├── ProviderError          the model provider refused or failed
+├── PluginError            a plugin raised, or could not be loaded
+├── StopRun                raised by a hook to end the run
+├── DeliveryError
+│   ├── DeliveryRetry      in doubt or for now: the same bytes are sent again
+│   └── DeliveryRefused    for good
+├── JournalError           the database cannot be used, with what to do about it
+│   └── Fenced             another driver owns this run now
+└── ConfigurationError     a setting that cannot work, found at start
 """
 
 from __future__ import annotations
