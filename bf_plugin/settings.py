@@ -73,9 +73,7 @@ class AppSettings(BaseModel):
 class Settings(BaseSettings):
     """All settings; each has a default. See docs/operating.md for the same list in prose."""
 
-    model_config = SettingsConfigDict(
-        env_prefix="BF_", extra="ignore", frozen=True, hide_input_in_errors=True
-    )
+    model_config = SettingsConfigDict(env_prefix="BF_", extra="ignore", frozen=True, hide_input_in_errors=True)
 
     api_keys: SecretStr | None = None
     """Comma-separated app keys, each an app of its own. Replaces asking the host."""
