@@ -90,10 +90,11 @@ def test_refuses_an_unknown_key(server: GatewayServer, gateway: RecordingGateway
     assert gateway.attempts == []
 
 
-def test_lists_channels_for_a_known_key(server: GatewayServer) -> None:
-    """`/message/channels` answers 201 with a JSON list, which is how a key is proved valid."""
-    answer = requests.post(server.url + "/message/channels", json={"apiKey": KEY}, timeout=10)
-    assert (answer.status_code, answer.json()) == (201, [])
+def test_lists_active_channels_for_a_known_key(server: GatewayServer) -> None:
+    """`/message/channels` answers 201 with the active channels, which is how a key is proved valid."""
+    with Browser(server, "c"):
+        answer = requests.post(server.url + "/message/channels", json={"apiKey": KEY}, timeout=10)
+    assert (answer.status_code, answer.json()) == (201, {"authenticated": [], "anonymous": ["c"]})
 
 
 @pytest.mark.parametrize(

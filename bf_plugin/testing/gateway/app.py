@@ -181,7 +181,9 @@ class RecordingGateway:
 
     def _list_channels(self, environ: WSGIEnvironment) -> Answer:
         self._body(environ)
-        return 201, "application/json", [b"[]"]
+        # The documented answer: the active channels in two groups (Klai docs, "Get active channels").
+        active: dict[str, list[str]] = {"authenticated": [], "anonymous": self._channels.active()}
+        return 201, "application/json", [json.dumps(active).encode()]
 
     def _stream(self, environ: WSGIEnvironment) -> Answer:
         query = parse_qs(environ.get("QUERY_STRING", ""))

@@ -21,7 +21,7 @@ class Channels:
         self._changed = threading.Condition()
         self._log: deque[tuple[int, frozenset[str], bytes]] = deque(maxlen=_KEPT)
         self._last = 0
-        self._subscribers = 0
+        self._subscribers: list[frozenset[str]] = []
         self._closed = False
 
     def publish(self, channels: Iterable[str], message: bytes) -> None:
@@ -36,17 +36,18 @@ class Channels:
     ) -> Subscription:
         """Return the event stream of `channels`, from `last_id` (exclusive) or from now on, until `gone()`."""
         with self._changed:
-            self._subscribers += 1
+            wanted = frozenset(channels)
+            self._subscribers.append(wanted)
             self._changed.notify_all()
             # An id of another life of this server is ahead of ours: nothing to replay.
             start = self._last if last_id is None else min(last_id, self._last)
-            return Subscription(self, frozenset(channels), start, gone)
+            return Subscription(self, wanted, start, gone)
 
     def wait_for_subscribers(self, count: int, timeout: float) -> None:
         """Block until `count` browsers listen; TimeoutError after `timeout` seconds."""
         with self._changed:
-            if not self._changed.wait_for(lambda: self._subscribers >= count, timeout):
-                raise TimeoutError(f"{self._subscribers} of {count} browsers connected within {timeout} s")
+            if not self._changed.wait_for(lambda: len(self._subscribers) >= count, timeout):
+                raise TimeoutError(f"{len(self._subscribers)} of {count} browsers connected within {timeout} s")
 
     def close(self) -> None:
         """End all event streams."""
@@ -54,10 +55,15 @@ class Channels:
             self._closed = True
             self._changed.notify_all()
 
-    def unsubscribe(self) -> None:
-        """Count a subscriber out."""
+    def active(self) -> list[str]:
+        """Return the channels somebody listens to."""
         with self._changed:
-            self._subscribers -= 1
+            return sorted(frozenset().union(*self._subscribers))
+
+    def unsubscribe(self, channels: frozenset[str]) -> None:
+        """Count a subscriber of `channels` out."""
+        with self._changed:
+            self._subscribers.remove(channels)
 
     def after(self, seen: int, channels: frozenset[str]) -> tuple[int, bytes] | None:
         """Return the next events for `channels` after `seen`, nothing yet after a heartbeat's time, None at the end."""
@@ -90,4 +96,4 @@ class Subscription:
         """Leave the hub; WSGI servers call this once, also for a body they never started."""
         if not self._closed:
             self._closed = True
-            self._hub.unsubscribe()
+            self._hub.unsubscribe(self._channels)
