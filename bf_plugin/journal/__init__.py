@@ -1,0 +1,18 @@
+"""What must survive a process: threads, runs, sealed messages, steps and calls. Used by runs, dispatcher and driver."""
+
+from __future__ import annotations
+
+from bf_plugin.journal.records import Cut, Decided, RunRecord, RunSpec, Secrets, ThreadBusy, UnknownThread
+from bf_plugin.journal.store import Journal, open_journal
+
+__all__ = [
+    "Cut",
+    "Decided",
+    "Journal",
+    "RunRecord",
+    "RunSpec",
+    "Secrets",
+    "ThreadBusy",
+    "UnknownThread",
+    "open_journal",
+]

@@ -1,0 +1,36 @@
+"""What the stores share: a writer, a pool of readers, the vault."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import TypeVar
+
+from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import DBAPIError
+
+from bf_plugin.journal.vault import Vault
+from bf_plugin.journal.writer import Writer, explain
+
+T = TypeVar("T")
+
+
+class Base:
+    """A part of the journal. Writes return futures that resolve after their commit; reads block for a query."""
+
+    def __init__(self, readers: Engine, writer: Writer, vault: Vault) -> None:
+        self._readers = readers
+        self._writer = writer
+        self.vault = vault
+
+    def write(self, job: Callable[[Connection], T]) -> Future[T]:
+        """Queue `job` for the writer thread."""
+        return self._writer.submit(job)
+
+    def read(self, query: Callable[[Connection], T]) -> T:
+        """Run `query` on a reader's connection. Raises JournalError when the database fails."""
+        try:
+            with self._readers.connect() as connection:
+                return query(connection)
+        except DBAPIError as error:
+            raise explain(error) from None

@@ -1,0 +1,143 @@
+"""What the journal takes and gives: frozen values, no rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from bf_plugin.errors import JournalError
+from bf_plugin.items import Item, Message, Tool
+from bf_plugin.messengers.port import Destination
+from bf_plugin.values import Usage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunSpec:
+    """All that is needed to drive a run, in any process: fixed when it is accepted."""
+
+    provider: str
+    base_url: str | None
+    operator_key: bool
+    model: str
+    instructions: str | None = field(repr=False)
+    messages: list[Message] = field(repr=False)
+    tools: list[Tool] = field(repr=False)
+    metadata: dict[str, str] = field(repr=False)
+    options: dict[str, Any] = field(repr=False)
+    stream: bool
+    action_name: str
+    channels: list[str] = field(repr=False)
+    messaging_url: str | None = None
+    host_environ: dict[str, Any] | None = None
+    request_id: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Secrets:
+    """The keys of a run, kept until it has ended."""
+
+    app_key: str = field(repr=False)
+    provider_key: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRecord:
+    """A run as the journal has it. Times are POSIX seconds; `secrets` is None once it has ended."""
+
+    id: str
+    thread_id: str = field(repr=False)
+    app: str
+    state: str
+    epoch: int
+    owner: str | None
+    created_at: float
+    started_at: float | None
+    ended_at: float | None
+    deadline: float | None
+    outcome: str | None
+    finish_reason: str | None
+    error: Mapping[str, Any] | None
+    usage: Usage
+    spec: RunSpec
+    secrets: Secrets | None
+
+    def destination(self) -> Destination:
+        """Return where this run's messages go."""
+        spec = self.spec
+        return Destination(
+            app=self.app,
+            api_key=self.secrets.app_key if self.secrets else "",
+            channels=spec.channels,
+            url=spec.messaging_url,
+            host_environ=spec.host_environ,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sealed:
+    """One message for the gateway, to be committed before its first byte is sent.
+
+    `body` is the JSON text of `{"actions": [...]}`; `cursor` how far the provider's stream is consumed with it, `raw`
+    the provider's text behind it where hooks changed it.
+    """
+
+    number: int
+    first_seq: int
+    last_seq: int
+    end_offset: int
+    body: bytes = field(repr=False)
+    raw: str | None = field(default=None, repr=False)
+    cursor: Mapping[str, Any] | None = None
+    deliver: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opened:
+    """A step on record: what is to be sent, and what the provider already has.
+
+    `synced` is the newest item that `state` covers.
+    """
+
+    state: Mapping[str, Any] | None = field(repr=False)
+    synced: int
+    new: list[Item] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """The outcome of a run; `won` tells whether it is the one just proposed."""
+
+    won: bool
+    outcome: str
+    finish_reason: str
+    error: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cut:
+    """What a run that was cut off leaves in its thread: items, and the engine's state for the next run."""
+
+    items: list[Item] = field(repr=False)
+    engine_key: str
+    state: Mapping[str, Any] | None = field(repr=False)
+
+
+class Decided(JournalError):
+    """The run has an outcome already, so nothing more of it may be sealed but its end."""
+
+    def __init__(self, decision: Decision) -> None:
+        super().__init__(f"the run is {decision.outcome} already")
+        self.decision = decision
+
+
+class ThreadBusy(JournalError):
+    """The thread has a run under way; `run_id` names it."""
+
+    def __init__(self, run_id: str) -> None:
+        super().__init__("the thread has a run under way")
+        self.run_id = run_id
+
+
+class UnknownThread(JournalError):
+    """The app has no such thread."""

@@ -1,0 +1,223 @@
+"""Rows of runs and their threads: accepted, decided once, ended."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
+from typing import Any
+
+import msgspec
+from sqlalchemy import Connection, case, delete, exists, insert, select, update
+
+from bf_plugin.items import Item
+from bf_plugin.journal.base import Base
+from bf_plugin.journal.fence import fence, outcome_of
+from bf_plugin.journal.records import Cut, Decision, RunRecord, RunSpec, Secrets, ThreadBusy, UnknownThread
+from bf_plugin.journal.tables import items, runs, threads
+from bf_plugin.values import Usage
+
+UNDER_WAY = ("starting", "active", "ending")
+
+
+class RunStore(Base):
+    """Runs and the threads they belong to."""
+
+    def create(self, record: RunRecord, *, new_thread: bool, enqueue: bool, timeout: float) -> Future[RunRecord]:
+        """Put a run on record and return it, `starting`, or `queued` behind one that is ending.
+
+        With `enqueue` it is queued behind any run; else raises ThreadBusy when one is under way. Raises UnknownThread
+        when the app has no such thread. `timeout` is in seconds and starts when the run does.
+        """
+        spec, secrets = self.vault.seal(record.spec), self.vault.seal(record.secrets)
+
+        def job(connection: Connection) -> RunRecord:
+            now = time.time()
+            if new_thread:
+                _insert_thread(connection, record, now)
+            else:
+                _touch_thread(connection, record, now)
+            state = _first_state(connection, record.thread_id, enqueue)
+            starts = {"started_at": now, "deadline": now + timeout} if state == "starting" else {}
+            row = {"id": record.id, "thread_id": record.thread_id, "app": record.app, "owner": record.owner, **starts}
+            sealed = {"spec_sealed": spec, "secrets_sealed": secrets}
+            connection.execute(insert(runs).values(state=state, epoch=record.epoch, created_at=now, **row, **sealed))
+            return self._read(connection, record.id)
+
+        return self.write(job)
+
+    def decide(
+        self, run_id: str, outcome: str, finish_reason: str, error: Mapping[str, Any] | None = None
+    ) -> Future[Decision]:
+        """Give a run its outcome, if it has none yet: the one statement that ends a run.
+
+        Who loses reads the outcome that won and obeys. A queued run stays queued, so that it never holds its thread.
+        """
+        sealed = None if error is None else self.vault.seal(dict(error))
+
+        def job(connection: Connection) -> Decision:
+            state = case((runs.c.state == "queued", "queued"), else_="ending")
+            change = {"outcome": outcome, "finish_reason": finish_reason, "error_sealed": sealed, "state": state}
+            undecided = update(runs).where(runs.c.id == run_id, runs.c.outcome.is_(None))
+            if connection.execute(undecided.values(**change)).rowcount == 1:
+                return Decision(won=True, outcome=outcome, finish_reason=finish_reason, error=error)
+            row = outcome_of(connection, run_id)
+            return Decision(won=False, error=self.vault.open(row.error_sealed), **_named(row))
+
+        return self.write(job)
+
+    def finish(
+        self, run_id: str, epoch: int, *, usage: Usage, cut: Cut | None, timeout: float
+    ) -> Future[RunRecord | None]:
+        """End a run: erase its keys, keep what it leaves in its thread, let the oldest queued run start.
+
+        Returns that run. Raises Fenced.
+        """
+        sealed = self._seal_cut(cut)
+
+        def job(connection: Connection) -> RunRecord | None:
+            fence(connection, run_id, epoch)
+            thread_id = connection.execute(select(runs.c.thread_id).where(runs.c.id == run_id)).scalar_one()
+            if cut is not None and sealed is not None:
+                self._leave(connection, thread_id, run_id, cut, sealed)
+            end = {"state": "ended", "ended_at": time.time(), "secrets_sealed": None, "usage": encode_usage(usage)}
+            connection.execute(update(runs).where(runs.c.id == run_id).values(**end))
+            return self._promote(connection, thread_id, timeout)
+
+        return self.write(job)
+
+    def discard(self, run_id: str, epoch: int, *, timeout: float) -> Future[RunRecord | None]:
+        """Remove a run the provider refused, its items, and its thread if that is new; returns a promoted run."""
+
+        def job(connection: Connection) -> RunRecord | None:
+            fence(connection, run_id, epoch)
+            thread_id = connection.execute(select(runs.c.thread_id).where(runs.c.id == run_id)).scalar_one()
+            connection.execute(delete(items).where(items.c.run_id == run_id))
+            connection.execute(delete(runs).where(runs.c.id == run_id))
+            unused = ~exists().where(runs.c.thread_id == thread_id)
+            connection.execute(delete(threads).where(threads.c.id == thread_id, threads.c.created_by == run_id, unused))
+            return self._promote(connection, thread_id, timeout)
+
+        return self.write(job)
+
+    def set_usage(self, run_id: str, usage: Usage) -> Future[None]:
+        """Correct the usage of an ended run, once the provider has told."""
+
+        def job(connection: Connection) -> None:
+            connection.execute(update(runs).where(runs.c.id == run_id).values(usage=encode_usage(usage)))
+
+        return self.write(job)
+
+    def adopt(self, run_id: str, epoch: int, owner: str) -> Future[RunRecord | None]:
+        """Take a run over from the driver of `epoch`; None when somebody else was faster."""
+
+        def job(connection: Connection) -> RunRecord | None:
+            mine = {"epoch": epoch + 1, "owner": owner, "attempts": runs.c.attempts + 1}
+            theirs = update(runs).where(runs.c.id == run_id, runs.c.epoch == epoch, runs.c.state != "ended")
+            won = connection.execute(theirs.values(**mine)).rowcount == 1
+            return self._read(connection, run_id) if won else None
+
+        return self.write(job)
+
+    def get(self, run_id: str, thread_id: str) -> RunRecord | None:
+        """Return the run of a pair of ids, None when there is no such pair."""
+        query = select(runs).where(runs.c.id == run_id, runs.c.thread_id == thread_id)
+        row = self.read(lambda connection: connection.execute(query).one_or_none())
+        return None if row is None else self._record(row)
+
+    def has_thread(self, thread_id: str, app: str) -> bool:
+        """Tell whether the app has this thread."""
+        query = select(threads.c.id).where(threads.c.id == thread_id, threads.c.app == app)
+        return self.read(lambda connection: connection.execute(query).first()) is not None
+
+    def under_way(self) -> Sequence[tuple[str, int, str | None]]:
+        """Return id, epoch and owner of every run that has not ended, oldest first."""
+        query = select(runs.c.id, runs.c.epoch, runs.c.owner).where(runs.c.state != "ended").order_by(runs.c.created_at)
+        rows = self.read(lambda connection: connection.execute(query).all())
+        return [(row.id, row.epoch, row.owner) for row in rows]
+
+    def thread_items(self, thread_id: str, upto: int | None = None) -> list[Item]:
+        """Return the items of a thread, oldest first, up to and including item number `upto`."""
+        query = select(items.c.item_sealed).where(items.c.thread_id == thread_id).order_by(items.c.id)
+        if upto is not None:
+            query = query.where(items.c.id <= upto)
+        rows = self.read(lambda connection: connection.execute(query).scalars().all())
+        return [self.vault.open(row, Item) for row in rows]
+
+    def _promote(self, connection: Connection, thread_id: str, timeout: float) -> RunRecord | None:
+        """Let the oldest queued run of a thread start, unless one is under way."""
+        here = runs.c.thread_id == thread_id
+        if connection.execute(select(runs.c.id).where(here, runs.c.state.in_(UNDER_WAY))).first():
+            return None
+        queued = select(runs.c.id).where(here, runs.c.state == "queued", runs.c.outcome.is_(None))
+        next_id = connection.execute(queued.order_by(runs.c.created_at, runs.c.id).limit(1)).scalar()
+        if next_id is None:
+            return None
+        now = time.time()
+        started = {"state": "starting", "started_at": now, "deadline": now + timeout}
+        connection.execute(update(runs).where(runs.c.id == next_id).values(**started))
+        return self._read(connection, next_id)
+
+    def _seal_cut(self, cut: Cut | None) -> tuple[list[bytes], bytes | None] | None:
+        if cut is None:
+            return None
+        return [self.vault.seal(item) for item in cut.items], None if cut.state is None else self.vault.seal(cut.state)
+
+    def _leave(
+        self, connection: Connection, thread_id: str, run_id: str, cut: Cut, sealed: tuple[list[bytes], bytes | None]
+    ) -> None:
+        rows = [{"thread_id": thread_id, "run_id": run_id, "item_sealed": item} for item in sealed[0]]
+        if rows:
+            connection.execute(insert(items), rows)
+        mine = (threads.c.id == thread_id, threads.c.engine_key == cut.engine_key)
+        if sealed[1] is not None:
+            connection.execute(update(threads).where(*mine).values(state_sealed=sealed[1]))
+
+    def _read(self, connection: Connection, run_id: str) -> RunRecord:
+        return self._record(connection.execute(select(runs).where(runs.c.id == run_id)).one())
+
+    def _record(self, row: Any) -> RunRecord:
+        values = dict(row._mapping)
+        spec, secrets, error = (values.pop(f"{name}_sealed") for name in ("spec", "secrets", "error"))
+        values.pop("attempts")
+        return RunRecord(
+            **{**values, "usage": decode_usage(values["usage"])},
+            spec=self.vault.open(spec, RunSpec),
+            secrets=self.vault.open(secrets, Secrets),
+            error=self.vault.open(error),
+        )
+
+
+def _insert_thread(connection: Connection, record: RunRecord, now: float) -> None:
+    row = {"id": record.thread_id, "app": record.app, "created_by": record.id, "used_at": now, "synced": 0}
+    connection.execute(insert(threads).values(**row))
+
+
+def _touch_thread(connection: Connection, record: RunRecord, now: float) -> None:
+    known = update(threads).where(threads.c.id == record.thread_id, threads.c.app == record.app)
+    if connection.execute(known.values(used_at=now)).rowcount != 1:
+        raise UnknownThread("no such thread")
+
+
+def _first_state(connection: Connection, thread_id: str, enqueue: bool) -> str:
+    open_ = (runs.c.thread_id == thread_id, runs.c.state != "ended")
+    query = select(runs.c.id, runs.c.state, runs.c.outcome).where(*open_).order_by(runs.c.created_at)
+    others = connection.execute(query).all()
+    undecided = [run.id for run in others if run.outcome is None]
+    if undecided and not enqueue:
+        raise ThreadBusy(undecided[0])
+    return "queued" if any(undecided) or any(run.state in UNDER_WAY for run in others) else "starting"
+
+
+def _named(row: Any) -> dict[str, Any]:
+    return {"outcome": row.outcome, "finish_reason": row.finish_reason}
+
+
+def encode_usage(usage: Usage) -> str:
+    """Return usage as the journal's JSON text."""
+    return msgspec.json.encode(usage).decode()
+
+
+def decode_usage(text: str | None) -> Usage:
+    """Return usage from the journal's JSON text; zero for None."""
+    return msgspec.json.decode(text, type=Usage) if text else Usage()

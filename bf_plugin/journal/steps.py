@@ -1,0 +1,209 @@
+"""Rows of steps and tool calls, and the items they add to the thread."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import Connection, func, insert, select, update
+
+from bf_plugin.items import FunctionCall, Item
+from bf_plugin.journal.base import Base
+from bf_plugin.journal.fence import fence, fence_undecided
+from bf_plugin.journal.records import Opened
+from bf_plugin.journal.runs import encode_usage
+from bf_plugin.journal.tables import calls, items, runs, steps, threads
+from bf_plugin.values import Usage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallRecord:
+    """A tool call as the journal has it; `output` is None until it is done."""
+
+    call_id: str
+    name: str
+    state: str
+    arguments: str = field(repr=False)
+    output: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepRecord:
+    """A step as the journal has it: the state it began with, and its handle once the provider named it."""
+
+    number: int
+    state: str
+    parent: Mapping[str, Any] | None = field(repr=False)
+    handle: Mapping[str, Any] | None = field(repr=False)
+
+
+class StepStore(Base):
+    """Steps and calls of runs."""
+
+    def open(
+        self, run_id: str, epoch: int, number: int, *, thread_id: str, engine_key: str, fresh: Sequence[Item]
+    ) -> Future[Opened]:
+        """Put a step on record before the provider is asked; `fresh` items join the thread.
+
+        Returns what the provider has (`state`, None if it is another engine's) and what it lacks (`new`).
+        Raises Fenced, Decided.
+        """
+        sealed = [self.vault.seal(item) for item in fresh]
+
+        def job(connection: Connection) -> Opened:
+            fence_undecided(connection, run_id, epoch)
+            _add_items(connection, thread_id, run_id, sealed)
+            thread = connection.execute(select(threads).where(threads.c.id == thread_id)).one()
+            known = thread.engine_key == engine_key and thread.state_sealed is not None
+            synced = thread.synced if known else 0
+            parent = thread.state_sealed if known else None
+            row = {"run_id": run_id, "number": number, "state": "creating", "started_at": time.time()}
+            connection.execute(insert(steps).values(**row, parent_sealed=parent))
+            query = select(items.c.item_sealed).where(items.c.thread_id == thread_id, items.c.id > synced)
+            new = connection.execute(query.order_by(items.c.id)).scalars().all()
+            return Opened(
+                state=self.vault.open(parent), synced=synced, new=[self.vault.open(item, Item) for item in new]
+            )
+
+        return self.write(job)
+
+    def name(self, run_id: str, epoch: int, number: int, handle: Mapping[str, Any]) -> Future[None]:
+        """Put the provider's name of a step on record: nothing of it may be sealed before. Raises Fenced."""
+        sealed = self.vault.seal(dict(handle))
+
+        def job(connection: Connection) -> None:
+            fence(connection, run_id, epoch)
+            mine = (steps.c.run_id == run_id, steps.c.number == number)
+            connection.execute(update(steps).where(*mine).values(state="named", handle_sealed=sealed))
+            starting = update(runs).where(runs.c.id == run_id, runs.c.state == "starting")
+            connection.execute(starting.values(state="active"))
+
+        return self.write(job)
+
+    def close(
+        self,
+        run_id: str,
+        epoch: int,
+        number: int,
+        *,
+        thread_id: str,
+        engine_key: str,
+        state: Mapping[str, Any] | None,
+        produced: Sequence[Item],
+        asked: Sequence[FunctionCall],
+        usage: Usage,
+    ) -> Future[None]:
+        """Put a finished response on record: its items, its calls, the engine's state behind it.
+
+        Raises Fenced, Decided.
+        """
+        sealed = [self.vault.seal(item) for item in produced]
+        state_sealed = None if state is None else self.vault.seal(dict(state))
+        pending = [
+            {
+                "run_id": run_id,
+                "call_id": call["call_id"],
+                "step": number,
+                "position": position,
+                "name": call["name"],
+                "state": "pending",
+                "arguments_sealed": self.vault.seal(call["arguments"]),
+            }
+            for position, call in enumerate(asked)
+        ]
+
+        def job(connection: Connection) -> None:
+            fence_undecided(connection, run_id, epoch)
+            _add_items(connection, thread_id, run_id, sealed)
+            newest = connection.execute(select(func.max(items.c.id)).where(items.c.thread_id == thread_id)).scalar()
+            sync = {"engine_key": engine_key, "state_sealed": state_sealed, "synced": newest or 0}
+            connection.execute(update(threads).where(threads.c.id == thread_id).values(**sync))
+            mine = (steps.c.run_id == run_id, steps.c.number == number)
+            done = {"state": "done", "ended_at": time.time(), "usage": encode_usage(usage)}
+            connection.execute(update(steps).where(*mine).values(**done))
+            if pending:
+                connection.execute(insert(calls), pending)
+
+        return self.write(job)
+
+    def start_call(
+        self, run_id: str, epoch: int, call_id: str, *, tool_call_id: str | None = None, deadline: float | None = None
+    ) -> Future[None]:
+        """Mark a call `started`, before its tool is run or asked for. Raises Fenced, Decided."""
+
+        def job(connection: Connection) -> None:
+            fence_undecided(connection, run_id, epoch)
+            mine = (calls.c.run_id == run_id, calls.c.call_id == call_id, calls.c.state == "pending")
+            started = {"state": "started", "tool_call_id": tool_call_id, "deadline": deadline}
+            connection.execute(update(calls).where(*mine).values(**started))
+
+        return self.write(job)
+
+    def finish_call(self, run_id: str, epoch: int, call_id: str, output: str) -> Future[str]:
+        """Mark a call `done`; returns its output, another one if an answer was on record first. Raises Fenced."""
+        sealed = self.vault.seal(output)
+
+        def job(connection: Connection) -> str:
+            fence(connection, run_id, epoch)
+            mine = (calls.c.run_id == run_id, calls.c.call_id == call_id)
+            undone = update(calls).where(*mine, calls.c.state != "done")
+            if connection.execute(undone.values(state="done", result_sealed=sealed)).rowcount == 1:
+                return output
+            stored = connection.execute(select(calls.c.result_sealed).where(*mine)).scalar_one()
+            return str(self.vault.open(stored, str))
+
+        return self.write(job)
+
+    def answer(self, tool_call_id: str, output: str) -> Future[tuple[str, bool] | None]:
+        """Record a page's answer to a call.
+
+        Returns the run and whether this answer is the first (before the time-out and the run's outcome), None for an
+        unknown call.
+        """
+        sealed = self.vault.seal(output)
+
+        def job(connection: Connection) -> tuple[str, bool] | None:
+            query = select(calls.c.run_id).where(calls.c.tool_call_id == tool_call_id)
+            run_id = connection.execute(query).scalar()
+            if run_id is None:
+                return None
+            open_run = select(runs.c.id).where(runs.c.id == run_id, runs.c.outcome.is_(None)).scalar_subquery()
+            waiting = (calls.c.tool_call_id == tool_call_id, calls.c.state == "started", calls.c.run_id == open_run)
+            in_time = update(calls).where(*waiting, calls.c.deadline > time.time())
+            won = connection.execute(in_time.values(state="done", result_sealed=sealed)).rowcount == 1
+            return run_id, won
+
+        return self.write(job)
+
+    def calls_of(self, run_id: str, number: int) -> list[CallRecord]:
+        """Return the calls of a step, in the model's order."""
+        query = select(calls).where(calls.c.run_id == run_id, calls.c.step == number).order_by(calls.c.position)
+        rows = self.read(lambda connection: connection.execute(query).all())
+        return [
+            CallRecord(
+                call_id=row.call_id,
+                name=row.name,
+                state=row.state,
+                arguments=self.vault.open(row.arguments_sealed, str),
+                output=self.vault.open(row.result_sealed, str),
+            )
+            for row in rows
+        ]
+
+    def last(self, run_id: str) -> StepRecord | None:
+        """Return the newest step of a run, None when it has none."""
+        query = select(steps).where(steps.c.run_id == run_id).order_by(steps.c.number.desc()).limit(1)
+        row = self.read(lambda connection: connection.execute(query).one_or_none())
+        if row is None:
+            return None
+        parent, handle = self.vault.open(row.parent_sealed), self.vault.open(row.handle_sealed)
+        return StepRecord(number=row.number, state=row.state, parent=parent, handle=handle)
+
+
+def _add_items(connection: Connection, thread_id: str, run_id: str, sealed: Sequence[bytes]) -> None:
+    if sealed:
+        rows = [{"thread_id": thread_id, "run_id": run_id, "item_sealed": item} for item in sealed]
+        connection.execute(insert(items), rows)

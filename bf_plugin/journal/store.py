@@ -1,0 +1,109 @@
+"""Opening the journal: where it lies, its engine, its keys, its schema."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sqlite3
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Engine, create_engine, event, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError
+
+from bf_plugin.errors import ConfigurationError
+from bf_plugin.journal.log import MessageLog
+from bf_plugin.journal.runs import RunStore
+from bf_plugin.journal.steps import StepStore
+from bf_plugin.journal.tables import metadata
+from bf_plugin.journal.vault import Vault, key_beside
+from bf_plugin.journal.writer import Writer, explain
+
+_BUSY_MS = 10_000
+
+
+class Journal:
+    """The database: `runs`, `steps` and `log` are its parts. `path` is the SQLite file, None on a server."""
+
+    def __init__(self, writers: Engine, readers: Engine, vault: Vault, path: Path | None) -> None:
+        self.path = path
+        self.vault = vault
+        self._engines = (writers, readers)
+        self._writer = Writer(writers)
+        self.runs = RunStore(readers, self._writer, vault)
+        self.steps = StepStore(readers, self._writer, vault)
+        self.log = MessageLog(readers, self._writer, vault)
+
+    def check(self) -> None:
+        """Write nothing, in a transaction. Raises JournalError when the database cannot be written."""
+        self._writer.submit(lambda connection: None).result(timeout=5)
+
+    def close(self) -> None:
+        """Commit what is queued and close all connections."""
+        self._writer.close()
+        for engine in self._engines:
+            engine.dispose()
+
+
+def open_journal(url: str, secret_keys: Sequence[str] = ()) -> Journal:
+    """Open the journal at an SQLAlchemy URL, creating file, key and schema where needed.
+
+    Raises ConfigurationError for a URL that cannot work, JournalError when the database fails.
+    """
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        raise ConfigurationError("BF_DATABASE_URL: not a database URL such as sqlite:////var/lib/app/bf.db") from None
+    if parsed.get_backend_name() != "sqlite":
+        raise ConfigurationError("BF_DATABASE_URL: only sqlite:/// is supported by this release")
+    if not parsed.database or parsed.database == ":memory:":
+        raise ConfigurationError("BF_DATABASE_URL: an SQLite file is needed; memory does not survive and is not shared")
+    path = Path(parsed.database).absolute()
+    _make_folder(path)
+    vault = Vault(secret_keys or [key_beside(path)])
+    writers, readers = _sqlite_engine(path, "BEGIN IMMEDIATE"), _sqlite_engine(path, "BEGIN")
+    try:
+        with writers.begin() as connection:
+            metadata.create_all(connection)
+    except DBAPIError as error:
+        raise explain(error) from None
+    return Journal(writers, readers, vault, path)
+
+
+def default_url(name: str | None, host: object) -> str:
+    """Return the URL of the database used when none is set: under the user's state directory.
+
+    One file per `name`; without one, per working directory and host app, so that two gateways of one user do not meet.
+    """
+    state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    if name is None:
+        origin = f"{Path.cwd()}\0{type(host).__module__}\0{getattr(host, '__qualname__', type(host).__qualname__)}"
+        name = hashlib.sha256(origin.encode()).hexdigest()[:16]
+    return f"sqlite:///{Path(state) / 'bf_plugin' / (name + '.db')}"
+
+
+def _make_folder(path: Path) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise ConfigurationError(f"BF_DATABASE_URL: cannot create {path.parent}: {error.strerror}") from None
+    if not os.access(path.parent, os.W_OK):
+        raise ConfigurationError(f"BF_DATABASE_URL: {path.parent} cannot be written by this user")
+
+
+def _sqlite_engine(path: Path, begin: str) -> Engine:
+    """Return an engine whose transactions start with `begin`, not when the driver guesses (SQLAlchemy docs, pysqlite)."""
+    engine = create_engine(f"sqlite:///{path}", connect_args={"check_same_thread": False, "timeout": _BUSY_MS / 1000})
+
+    @event.listens_for(engine, "connect")
+    def _connected(connection: sqlite3.Connection, _: Any) -> None:
+        connection.isolation_level = None
+        for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
+            connection.execute(f"PRAGMA {pragma}")
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Any) -> None:
+        connection.exec_driver_sql(begin)
+
+    return engine

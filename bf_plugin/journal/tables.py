@@ -1,0 +1,138 @@
+"""The tables, the same on SQLite and Postgres. Columns named `*_sealed` hold Fernet tokens, never clear text."""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    text,
+)
+
+metadata = MetaData()
+
+_Id = String(64)
+_Counter = BigInteger().with_variant(Integer, "sqlite")
+
+threads = Table(
+    "bf_threads",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("app", String(200), nullable=False),
+    Column("created_by", _Id, nullable=False),
+    Column("used_at", Float, nullable=False, index=True),
+    Column("engine_key", String(64)),
+    Column("state_sealed", LargeBinary),
+    Column("synced", _Counter, nullable=False, default=0),
+)
+"""`engine_key` says whose `state` it is, `synced` is the newest item that state covers."""
+
+items = Table(
+    "bf_items",
+    metadata,
+    Column("id", _Counter, primary_key=True, autoincrement=True),
+    Column("thread_id", _Id, ForeignKey("bf_threads.id", ondelete="CASCADE"), nullable=False),
+    Column("run_id", _Id, nullable=False),
+    Column("item_sealed", LargeBinary, nullable=False),
+    Index("bf_items_by_thread", "thread_id", "id"),
+    sqlite_autoincrement=True,
+)
+
+runs = Table(
+    "bf_runs",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("thread_id", _Id, ForeignKey("bf_threads.id", ondelete="CASCADE"), nullable=False),
+    Column("app", String(200), nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("outcome", String(16)),
+    Column("finish_reason", String(16)),
+    Column("error_sealed", LargeBinary),
+    Column("usage", String(200)),
+    Column("epoch", Integer, nullable=False, default=1),
+    Column("owner", String(120)),
+    Column("attempts", Integer, nullable=False, default=0),
+    Column("created_at", Float, nullable=False),
+    Column("started_at", Float),
+    Column("ended_at", Float),
+    Column("deadline", Float),
+    Column("spec_sealed", LargeBinary, nullable=False),
+    Column("secrets_sealed", LargeBinary),
+    Index("bf_runs_by_thread", "thread_id", "created_at"),
+    Index(
+        "bf_one_run_per_thread",
+        "thread_id",
+        unique=True,
+        sqlite_where=text("state IN ('starting', 'active', 'ending')"),
+        postgresql_where=text("state IN ('starting', 'active', 'ending')"),
+    ),
+    Index(
+        "bf_runs_open",
+        "owner",
+        sqlite_where=text("state <> 'ended'"),
+        postgresql_where=text("state <> 'ended'"),
+    ),
+)
+"""States: queued, starting, active, ending, ended. `outcome` is written once; `secrets` are erased at the end."""
+
+messages = Table(
+    "bf_messages",
+    metadata,
+    Column("run_id", _Id, ForeignKey("bf_runs.id", ondelete="CASCADE"), primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("first_seq", Integer, nullable=False),
+    Column("last_seq", Integer, nullable=False),
+    Column("end_offset", Integer, nullable=False),
+    Column("state", String(10), nullable=False),
+    Column("data_sealed", LargeBinary, nullable=False),
+)
+"""The event log: `sealed`, then `accepted` or `undelivered`. A message without events has last_seq < first_seq."""
+
+steps = Table(
+    "bf_steps",
+    metadata,
+    Column("run_id", _Id, ForeignKey("bf_runs.id", ondelete="CASCADE"), primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("state", String(10), nullable=False),
+    Column("started_at", Float, nullable=False),
+    Column("ended_at", Float),
+    Column("usage", String(200)),
+    Column("parent_sealed", LargeBinary),
+    Column("handle_sealed", LargeBinary),
+)
+"""`creating` with its parent state before the provider is asked, `named` with its handle, `done`."""
+
+calls = Table(
+    "bf_calls",
+    metadata,
+    Column("run_id", _Id, ForeignKey("bf_runs.id", ondelete="CASCADE"), primary_key=True),
+    Column("call_id", String(200), primary_key=True),
+    Column("step", Integer, nullable=False),
+    Column("position", Integer, nullable=False),
+    Column("name", String(200), nullable=False),
+    Column("state", String(10), nullable=False),
+    Column("tool_call_id", _Id, unique=True),
+    Column("deadline", Float),
+    Column("arguments_sealed", LargeBinary, nullable=False),
+    Column("result_sealed", LargeBinary),
+)
+"""`pending`, `started` before its hook is called, `done` with its result. `tool_call_id` names those a page answers."""
+
+signals = Table(
+    "bf_signals",
+    metadata,
+    Column("id", _Counter, primary_key=True, autoincrement=True),
+    Column("run_id", _Id, ForeignKey("bf_runs.id", ondelete="CASCADE"), nullable=False, index=True),
+    Column("kind", String(16), nullable=False),
+    Column("detail", String(64)),
+    Column("consumed", Integer, nullable=False, default=0),
+    sqlite_autoincrement=True,
+)
+"""What other processes want of a run's driver: a durable row first, a wake-up second."""

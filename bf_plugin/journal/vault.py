@@ -1,0 +1,65 @@
+"""Encryption at rest: everything a person, a model or a tool wrote, and every key."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+from cryptography.fernet import Fernet, InvalidToken, MultiFernet
+
+from bf_plugin.errors import ConfigurationError, JournalError
+
+T = TypeVar("T")
+
+
+class Vault:
+    """Seals JSON-able values with the first of its Fernet keys, opens what any of them sealed."""
+
+    def __init__(self, keys: Sequence[str]) -> None:
+        try:
+            self._fernet = MultiFernet([Fernet(key) for key in keys])
+        except ValueError:
+            raise ConfigurationError(
+                "BF_SECRET_KEY: not a Fernet key (32 url-safe base64 bytes); make one with "
+                "python -c 'from cryptography.fernet import Fernet; print(Fernet.generate_key().decode())'"
+            ) from None
+
+    def seal(self, value: Any) -> bytes:
+        """Return `value`, anything msgpack can hold, as a token."""
+        return self._fernet.encrypt(msgspec.msgpack.encode(value))
+
+    def open(self, token: bytes | None, type_: type[T] | Any = Any) -> Any:
+        """Return what `token` holds as `type_`; None for None. Raises JournalError when no key fits."""
+        if token is None:
+            return None
+        try:
+            clear = self._fernet.decrypt(bytes(token))
+        except InvalidToken:
+            raise JournalError(
+                "the journal was written with another secret key: add the old one behind the new one in BF_SECRET_KEY"
+            ) from None
+        return msgspec.msgpack.decode(clear, type=type_)
+
+
+def key_beside(database: Path) -> str:
+    """Return the key in `<database>.key`, made on first use, readable by its owner only.
+
+    Several processes may boot together: the file is written whole under another name and linked, which only one wins.
+    """
+    path = database.with_name(database.name + ".key")
+    if not path.exists():
+        draft = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
+        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(Fernet.generate_key())
+        try:
+            os.link(draft, path)
+        except FileExistsError:
+            pass  # a sibling was first: its key counts
+        finally:
+            draft.unlink()
+    return path.read_text(encoding="ascii").strip()
