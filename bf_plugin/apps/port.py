@@ -1,4 +1,4 @@
-"""Who may start runs: app keys to applications."""
+"""The port between requests and whoever knows the apps."""
 
 from __future__ import annotations
 
@@ -40,4 +40,4 @@ class Apps(Protocol):
 
 def key_digest(api_key: str) -> str:
     """Return the identity of a key that has no name: a digest, since the key itself is never stored in the clear."""
-    return "key-" + hashlib.sha256(b"bf_plugin app key\0" + api_key.encode()).hexdigest()[:32]
+    return "key-" + hashlib.sha256(b"bf_plugin app key\0" + api_key.encode("utf-8", "surrogatepass")).hexdigest()[:32]

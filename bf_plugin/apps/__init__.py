@@ -1,0 +1,26 @@
+"""Who may start runs: app keys to applications. Resources ask in request threads."""
+
+from __future__ import annotations
+
+from bf_plugin.apps.asked import AskedApps, ask_host, ask_remote
+from bf_plugin.apps.configured import ConfiguredApps
+from bf_plugin.apps.port import App, Apps, key_digest
+from bf_plugin.errors import ConfigurationError
+from bf_plugin.host import HostCaller
+from bf_plugin.settings import Settings
+
+__all__ = ["App", "Apps", "AskedApps", "ConfiguredApps", "ask_host", "ask_remote", "create_apps", "key_digest"]
+
+
+def create_apps(settings: Settings, host_caller: HostCaller | None) -> Apps:
+    """Return the source of apps the settings ask for: configured keys, else a remote gateway, else the host app.
+
+    Raises ConfigurationError when there is none of them, or when two apps share a key.
+    """
+    if settings.names("api_keys") or settings.apps:
+        return ConfiguredApps(settings)
+    if settings.messaging_url is not None:
+        return AskedApps(ask_remote(settings.messaging_url), settings)
+    if host_caller is not None:
+        return AskedApps(ask_host(host_caller), settings)
+    raise ConfigurationError("nobody to ask for app keys: set BF_API_KEYS, BF_APPS_FILE or BF_MESSAGING_URL")
