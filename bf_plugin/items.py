@@ -6,9 +6,9 @@ them. They are plain JSON, so that hooks can build them by hand.
 
 from __future__ import annotations
 
-from typing import Any, Literal, TypedDict, Union
+from typing import Any, Literal, Union
 
-from typing_extensions import NotRequired
+from typing_extensions import NotRequired, TypedDict  # typing's own TypedDict: pydantic refuses it before 3.12
 
 Role = Literal["user", "assistant", "system", "developer"]
 

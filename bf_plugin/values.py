@@ -130,6 +130,17 @@ class ToolResult:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ToolOptions:
+    """How a plugin wants one of its tools to be called.
+
+    `timeout` is in seconds, None: the operator's. An `idempotent` tool may run again when a crash hid its result.
+    """
+
+    timeout: float | None = None
+    idempotent: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
     """How a run ended. `text` is what callers saw, after `on_delta`; `duration` is in seconds."""
 

@@ -1,0 +1,34 @@
+"""One log line when a run ends, one when it is stopped. Never what was said."""
+
+from __future__ import annotations
+
+import logging
+
+from bf_plugin.hookspecs import hookimpl
+from bf_plugin.values import Outcome, Run, StopReason
+
+logger = logging.getLogger(__name__)
+
+
+@hookimpl(trylast=True)
+def on_end(run: Run, outcome: Outcome) -> None:
+    """Say how the run ended and what it took."""
+    logger.info(
+        "run %s of %s ended: %s, finish_reason %s, %s, %d steps, %d + %d tokens, %.2f s%s",
+        run.id,
+        run.app,
+        outcome.status,
+        outcome.finish_reason,
+        run.model,
+        len(outcome.steps),
+        outcome.usage.prompt_tokens,
+        outcome.usage.completion_tokens,
+        outcome.duration,
+        f", error {outcome.error_code}" if outcome.error_code else "",
+    )
+
+
+@hookimpl(trylast=True)
+def on_stop(run: Run, reason: StopReason) -> None:
+    """Say why the run is being stopped."""
+    logger.info("run %s of %s is being stopped: %s", run.id, run.app, reason)
