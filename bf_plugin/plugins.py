@@ -1,0 +1,216 @@
+"""Loading plugins, engines and messengers: defaults, installed ones, given ones; and the report on each."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import logging
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Literal
+
+import pluggy
+
+from bf_plugin import defaults, entrypoints, hookguards
+from bf_plugin.entrypoints import Candidate, Kind
+from bf_plugin.errors import PluginError
+
+if TYPE_CHECKING:
+    from bf_plugin.engines.port import Engine
+    from bf_plugin.messengers.port import Messenger
+    from bf_plugin.settings import Settings
+
+_PORTS: Mapping[Kind, tuple[str, ...]] = {
+    "engine": ("start", "cancel", "cut", "aclose"),
+    "messenger": ("send", "aclose"),
+}
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PluginContext:
+    """What a factory is called with.
+
+    `section` is the plugin's own part of the settings, the table `[plugins.NAME]` of the apps file, empty without one.
+    `settings` are those of the whole gateway, for engines and messengers.
+    """
+
+    name: str
+    section: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    settings: Settings | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PluginReport:
+    """What became of one plugin, engine or messenger; `problem` says why it is not `ok`.
+
+    `distribution` and `version` are None for objects given to `mount` and for defaults.
+    """
+
+    name: str
+    kind: Kind
+    status: Literal["ok", "failed", "disabled", "replaced"]
+    distribution: str | None = None
+    version: str | None = None
+    hooks: tuple[str, ...] = ()
+    problem: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plugins:
+    """All that was loaded for one mount. Engines by provider name, messengers by URL scheme."""
+
+    manager: pluggy.PluginManager = field(repr=False)
+    engines: Mapping[str, Engine]
+    messengers: Mapping[str, Messenger]
+    reports: Sequence[PluginReport]
+
+    async def aclose(self) -> None:
+        """Close engines and messengers, then plugins that have a `close`. Failures are logged."""
+        ports: list[Engine | Messenger] = [*self.engines.values(), *self.messengers.values()]
+        for port in ports:
+            try:
+                await port.aclose()
+            except Exception as error:
+                logger.error("%s failed in aclose: %s", type(port).__name__, error, exc_info=error)
+        self.close()
+
+    def close(self) -> None:
+        """Close plugins that have a `close`, the last registered first. Failures are logged."""
+        for name, stand_in in reversed(self.manager.list_name_plugin()):
+            close = getattr(getattr(stand_in, "plugin", None), "close", None)
+            if callable(close):
+                try:
+                    close()
+                except Exception as error:
+                    logger.error("plugin %s failed in close: %s", name, error, exc_info=error)
+
+
+def load_plugins(
+    given: Iterable[object] = (),
+    *,
+    disabled: Collection[str] = (),
+    engine_choices: Mapping[str, str] | None = None,
+    sections: Mapping[str, Mapping[str, Any]] | None = None,
+    settings: Settings | None = None,
+) -> Plugins:
+    """Load defaults, installed plugins and the `given` ones, in this order: pluggy calls the last first.
+
+    What cannot be loaded is logged and reported, the rest still load. A given plugin takes the place of an installed
+    one of its name. Raises ConfigurationError when the engine or messenger to use for a name is open.
+    """
+    loader = _Loader(disabled, sections or {}, settings)
+    own = [_given(thing) for thing in given]
+    names = {candidate.name for candidate in own}
+    for name in defaults.NAMES:
+        loader.plugin(Candidate(kind="plugin", name=name, given=importlib.import_module(f"bf_plugin.defaults.{name}")))
+    for candidate in entrypoints.find("plugin"):
+        if candidate.name in names:
+            loader.report(candidate, "replaced", problem="a plugin of this name was given in code")
+        else:
+            loader.plugin(candidate)
+    for candidate in own:
+        loader.plugin(candidate)
+    return Plugins(
+        manager=loader.manager,
+        engines=MappingProxyType(loader.ports("engine", engine_choices or {})),
+        messengers=MappingProxyType(loader.ports("messenger", {})),
+        reports=tuple(loader.reports),
+    )
+
+
+class _Loader:
+    def __init__(
+        self, disabled: Collection[str], sections: Mapping[str, Mapping[str, Any]], settings: Settings | None
+    ) -> None:
+        self.manager = hookguards.new_manager()
+        self.reports: list[PluginReport] = []
+        self._disabled = disabled
+        self._sections = sections
+        self._settings = settings
+
+    def report(self, candidate: Candidate, status: Any, **more: Any) -> None:
+        """Note what became of a candidate; failures are logged as well."""
+        report = PluginReport(
+            name=candidate.name,
+            kind=candidate.kind,
+            status=status,
+            distribution=candidate.distribution,
+            version=candidate.version,
+            **more,
+        )
+        self.reports.append(report)
+        if status == "failed":
+            source = f" of {report.distribution} {report.version}" if report.distribution else ""
+            logger.error("%s %s%s is not loaded: %s", report.kind, report.name, source, report.problem)
+
+    def plugin(self, candidate: Candidate) -> None:
+        """Load and register a plugin."""
+        if candidate.name in self._disabled:
+            self.report(candidate, "disabled", problem="BF_PLUGINS_DISABLED names it")
+            return
+        try:
+            plugin = self._made(candidate, candidate.load())
+            hooks = hookguards.register(self.manager, candidate.name, plugin)
+        except Exception as error:
+            self.report(candidate, "failed", problem=_problem(error))
+        else:
+            self.report(candidate, "ok", hooks=hooks)
+
+    def ports(self, kind: Kind, choices: Mapping[str, str]) -> dict[str, Any]:
+        """Load the engines or messengers to be used, by name."""
+        candidates = [candidate for candidate in entrypoints.find(kind) if not self._is_disabled(candidate)]
+        chosen = entrypoints.choose(candidates, choices)
+        loaded = {}
+        for candidate in candidates:
+            if candidate is not chosen[candidate.name]:
+                self.report(candidate, "replaced", problem=f"{chosen[candidate.name].distribution} is used instead")
+            elif (port := self._port(candidate)) is not None:
+                loaded[candidate.name] = port
+        return loaded
+
+    def _is_disabled(self, candidate: Candidate) -> bool:
+        if candidate.name in self._disabled:
+            self.report(candidate, "disabled", problem="BF_PLUGINS_DISABLED names it")
+            return True
+        return False
+
+    def _port(self, candidate: Candidate) -> Any:
+        try:
+            port = self._called(candidate, candidate.load())
+            missing = [name for name in _PORTS[candidate.kind] if not callable(getattr(port, name, None))]
+            if missing:
+                raise PluginError(candidate.name, f"is no {candidate.kind}: it has no {', '.join(missing)}")
+        except Exception as error:
+            self.report(candidate, "failed", problem=_problem(error))
+            return None
+        self.report(candidate, "ok")
+        return port
+
+    def _made(self, candidate: Candidate, thing: Any) -> object:
+        """Return the plugin: the thing itself if it has hooks, else what it makes when called."""
+        is_factory = inspect.isclass(thing) or not hookguards.implementations(self.manager, thing)
+        return self._called(candidate, thing) if is_factory and callable(thing) else thing
+
+    def _called(self, candidate: Candidate, factory: Any) -> Any:
+        section = MappingProxyType(dict(self._sections.get(candidate.name, {})))
+        context = PluginContext(name=candidate.name, section=section, settings=self._settings)
+        try:
+            return factory(context)
+        except (Exception, SystemExit) as error:
+            problem = f"its factory failed: {entrypoints.in_short(error)}"
+            raise PluginError(candidate.name, problem) from error
+
+
+def _given(thing: object) -> Candidate:
+    """Name an object given in code: by its `name`, by what Python calls it, else by its class."""
+    names = (getattr(thing, "name", None), getattr(thing, "__name__", None), type(thing).__name__)
+    return Candidate(kind="plugin", name=next(name for name in names if name and isinstance(name, str)), given=thing)
+
+
+def _problem(error: Exception) -> str:
+    if isinstance(error, PluginError):
+        return str(error).removeprefix(f"plugin {error.plugin}: ")
+    return entrypoints.in_short(error)
