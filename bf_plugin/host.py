@@ -71,7 +71,8 @@ def host_environ(environ: Mapping[str, Any]) -> dict[str, Any]:
 class HostCaller:
     """Calls `host_app` in `threads` threads of its own.
 
-    `deadline` is in seconds, for all of a call: the wait for a thread, the host's work, the reading of its answer. A host whose server is single-threaded (`wsgi.multithread` is false at the first call) gets one thread.
+    `deadline` is in seconds, for all of a call: the wait for a thread, the host's work, the reading of its answer. A
+    host whose server is single-threaded (`wsgi.multithread` is false at the first call) gets one thread.
     """
 
     def __init__(self, host_app: WSGIApplication, *, threads: int = 4, deadline: float = 5.0) -> None:
@@ -156,7 +157,7 @@ def _closing() -> HostFailed:
 
 @dataclass(slots=True)
 class _Exchange:
-    """One request and its answer, from the server's side of PEP 3333. Past `deadline` (monotonic) nobody waits for it."""
+    """One request and its answer, from the server's side of PEP 3333. Nobody waits past `deadline` (monotonic)."""
 
     environ: WSGIEnvironment
     deadline: float

@@ -26,10 +26,10 @@ _PATTERNS: tuple[tuple[re.Pattern[str], str], ...] = (
     # Named values first: they may have any shape. A quoted value ends at its quote, a bare one at the next delimiter.
     (
         re.compile(
-            r"""(?ix)\b( (?:x[_-])? (?:api|secret|provider)[_-]?key s? | (?:proxy-)?authorization | (?:set-)?cookie
-            | x-thread-id | threadId | assistantThreadId | thread_id | toolCallId )
+            r"""(?ix)( (?:api|secret|provider)[_-]?key s? | authorization | thread[_-]?id | toolCallId )
             (\\?["']? \s* [:=] \s*)
-            ( \\?"(?:[^"\\]|\\.)*" | '(?:[^'\\]|\\.)*' | (?:bearer|basic)\s+[^\s,;'"]+ | [^\s,;&)}\]"']+ )"""
+            ( \\"(?:(?!\\").)*\\" | "(?:[^"\\]|\\.)*" | '(?:[^'\\]|\\.)*'
+            | (?:bearer|basic)\s+[^\s,;'"]+ | [^\s,;&)}\]"']+ )"""
         ),
         rf"\1\2{GONE}",
     ),
