@@ -13,7 +13,8 @@ from bf_plugin.testing.provider.faults import Faults
 from bf_plugin.testing.provider.items import normalize
 from bf_plugin.testing.provider.pages import page
 from bf_plugin.testing.provider.state import ConversationRecord, JsonObject, Store
-from bf_plugin.testing.provider.validation import check_metadata, check_types
+from bf_plugin.testing.provider.typechecks import check_types
+from bf_plugin.testing.provider.validation import check_metadata
 
 MAX_ITEMS = 20
 """How many items one request may bring."""

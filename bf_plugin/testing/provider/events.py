@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterator
-from typing import Any, Union
+from typing import Any
 
 from bf_plugin.testing.provider.encoding import encode, join_surrogates, split_surrogates
 from bf_plugin.testing.provider.gate import Gate
@@ -27,7 +27,7 @@ from bf_plugin.testing.provider.script import (
 )
 from bf_plugin.testing.provider.state import JsonObject, ResponseRecord, new_id
 
-Step = Union[bytes, Gate, Pause]
+Step = bytes | Gate | Pause
 """An event, or what to wait for before the next one."""
 
 

@@ -95,9 +95,9 @@ class Generator:
     async def _run(self, record: ResponseRecord, reply: Reply) -> None:
         try:
             await self._write(record, reply)
-        except Exception:
+        except Exception as failure:
             record.status = "failed"
-            raise
+            self._store.failures.append(failure)
         finally:
             if record.status != "cancelled":
                 self._close(record)
@@ -106,7 +106,6 @@ class Generator:
         composer = self._composers[record.id]
         for number, step in enumerate(composer.content(reply)):
             if isinstance(step, Gate):
-                self._store.changes.notify()
                 await step.passed()
             elif isinstance(step, Pause):
                 await asyncio.sleep(step.seconds)
@@ -119,16 +118,17 @@ class Generator:
         last = composer.ending(reply)
         self._finish(record)
         record.log.append(last)
+        del self._composers[record.id]
 
     def _append(self, record: ResponseRecord, frame: bytes) -> None:
         record.log.append(frame)
         if noise := record.quirks.get("unknown_events"):
             record.log.append(self._composers[record.id].event(noise["type"]))
+        self._store.changes.notify()
 
     async def _maybe_hang(self, record: ResponseRecord) -> None:
         fault = record.quirks.get("generation_hangs")
         if fault is not None and len(record.log.frames) >= fault["after"]:
-            self._store.changes.notify()
             await self._keep_alive(record, fault["keepalive"])
 
     async def _keep_alive(self, record: ResponseRecord, seconds: float | None) -> None:

@@ -30,7 +30,7 @@ class ResponsesApi:
         self._faults = faults
         self._script = script
         self._generator = generator
-        self._streamer = Streamer(faults)
+        self._streamer = Streamer(store, faults)
         self._models = models
 
     def operations(self) -> dict[str, Handler]:
@@ -81,7 +81,7 @@ class ResponsesApi:
             visible=body.get("store") is not False,
         )
         reply = self._script.answer(BrainRequest(body=body, history=history, input=items))
-        self._store.responses[record.id] = record
+        self._store.add(record)
         self._generator.start(record, reply)
         return record
 

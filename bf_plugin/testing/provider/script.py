@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Union
+from typing import Any, Literal
 
 from bf_plugin.testing.provider.gate import Gate
 
@@ -30,7 +30,7 @@ class ForeignEvent:
     fields: Mapping[str, Any] = field(default_factory=dict)
 
 
-Chunk = Union[str, Gate, Pause, ForeignEvent]
+Chunk = str | Gate | Pause | ForeignEvent
 """A delta exactly as it is sent, or what happens before the next one."""
 
 
@@ -95,9 +95,9 @@ class StreamError:
     nested: bool
 
 
-Item = Union[Text, Refusal, Reasoning, Call]
-Ending = Union[Completed, Incomplete, Failed, StreamError]
-Part = Union[Item, Gate, Pause, ForeignEvent, Ending]
+Item = Text | Refusal | Reasoning | Call
+Ending = Completed | Incomplete | Failed | StreamError
+Part = Item | Gate | Pause | ForeignEvent | Ending
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,7 +113,7 @@ class Reply:
     delay: float = 0.0
 
 
-Answer = Union[Reply, str, Part, Sequence[Part | str]]
+Answer = Reply | str | Part | Sequence[Part | str]
 """What `script` and brains accept for one response; a string is a text of one delta."""
 
 _ENDINGS = (Completed, Incomplete, Failed, StreamError)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
@@ -16,7 +17,7 @@ from bf_plugin.testing.provider.exchange import Dropped, Exchange, Handler, afte
 from bf_plugin.testing.provider.faults import Faults
 from bf_plugin.testing.provider.recording import RecordedRequest, digest, redacted
 from bf_plugin.testing.provider.responses import ResponsesApi
-from bf_plugin.testing.provider.state import Changes
+from bf_plugin.testing.provider.state import Store
 
 ROUTES: Mapping[tuple[str, str], str] = MappingProxyType(
     {
@@ -50,17 +51,17 @@ class Server:
         responses: ResponsesApi,
         conversations: ConversationsApi,
         faults: Faults,
-        changes: Changes,
+        store: Store,
         keys: Collection[str] | None,
         models: Sequence[str] | None,
     ) -> None:
         self._faults = faults
-        self._changes = changes
+        self._store = store
         self._keys = keys
         self._models = models or ("gpt-6-astra", "gpt-6-astra-mini")
         self._operations: dict[str, Handler] = {**responses.operations(), **conversations.operations()}
         self._operations["models"] = self._list_models
-        self.requests: list[RecordedRequest] = []
+        self.requests: deque[RecordedRequest] = deque(maxlen=store.remember)
 
     def application(self) -> web.Application:
         """Return the aiohttp application."""
@@ -79,6 +80,11 @@ class Server:
                 return json_response(refused.body, refused.status, refused.headers)
             except Dropped:
                 return web.Response()
+            except ConnectionError:
+                raise
+            except Exception as failure:
+                self._store.failures.append(failure)
+                return json_response(errors.general(500).body, 500, {})
 
         return endpoint
 
@@ -112,7 +118,7 @@ class Server:
                 key=key,
             )
         )
-        self._changes.notify()
+        self._store.changes.notify()
 
     def _check_key(self, key: str | None) -> None:
         if not key:

@@ -26,8 +26,11 @@ from bf_plugin.testing.provider.state import ConversationRecord, ResponseRecord,
 class ProviderSimulator:
     """A model provider on 127.0.0.1.
 
+    Used as a context manager it raises, on the way out, what a brain of the test raised inside.
+
     `keys` None takes any key, `models` None any model. `delay` is what the demo brain waits between words, in seconds.
-    What is remembered outlives `stop` and `start`, and so does the port.
+    `remember` bounds how many requests and finished responses are kept; None keeps all. What is kept outlives `stop`
+    and `start`, and so does the port.
     """
 
     def __init__(
@@ -39,11 +42,12 @@ class ProviderSimulator:
         models: Sequence[str] | None = None,
         host: str = "127.0.0.1",
         port: int = 0,
+        remember: int | None = None,
     ) -> None:
         self._host = host
         self._port = port
         self._faults = Faults()
-        self._store = Store()
+        self._store = Store(remember=remember)
         self._script = Script(brain or DemoBrain(delay=delay))
         self._generator = Generator(self._store, self._faults)
         responses = ResponsesApi(
@@ -53,7 +57,7 @@ class ProviderSimulator:
             responses=responses,
             conversations=ConversationsApi(self._store, self._faults),
             faults=self._faults,
-            changes=self._store.changes,
+            store=self._store,
             keys=keys,
             models=models,
         )
@@ -70,6 +74,8 @@ class ProviderSimulator:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.stop()
+        if kind is None and self._store.failures:
+            raise self._store.failures[0]
 
     @property
     def base_url(self) -> str:
@@ -88,7 +94,7 @@ class ProviderSimulator:
     @property
     def requests(self) -> list[RecordedRequest]:
         """Every request so far, in order of arrival."""
-        return self._server.requests
+        return list(self._server.requests)
 
     @property
     def responses(self) -> Mapping[str, ResponseRecord]:
@@ -99,6 +105,11 @@ class ProviderSimulator:
     def conversations(self) -> Mapping[str, ConversationRecord]:
         """Every conversation by id."""
         return self._store.conversations
+
+    @property
+    def open_streams(self) -> int:
+        """How many clients read a stream at this moment."""
+        return self._store.open_streams
 
     def script(self, *answers: Answer) -> None:
         """Queue answers, one response each; they come before the brain's."""
@@ -118,7 +129,7 @@ class ProviderSimulator:
         self._faults.clear(name)
 
     def wait_until(self, condition: Callable[[], bool], timeout: float = 10.0) -> None:
-        """Block until `condition` holds; looked at on each request, commit and change of a response's status."""
+        """Block until `condition` holds; looked at on each request, event, commit and end of a stream."""
         if not self._store.changes.wait_for(condition, timeout):
             raise TimeoutError(f"the provider did not get there in {timeout} s")
 

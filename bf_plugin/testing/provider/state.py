@@ -193,16 +193,23 @@ class Changes:
 
     def __init__(self) -> None:
         self._condition = threading.Condition()
+        self._waiting = 0
 
     def notify(self) -> None:
-        """Say that something happened."""
-        with self._condition:
-            self._condition.notify_all()
+        """Say that something happened; cheap while nobody waits."""
+        # A waiter counts itself before it looks, so whoever is not counted yet will see this change.
+        if self._waiting:
+            with self._condition:
+                self._condition.notify_all()
 
     def wait_for(self, predicate: Callable[[], bool], timeout: float) -> bool:
         """Block until `predicate` holds; False after `timeout` seconds."""
         with self._condition:
-            return self._condition.wait_for(predicate, timeout)
+            self._waiting += 1
+            try:
+                return self._condition.wait_for(predicate, timeout)
+            finally:
+                self._waiting -= 1
 
 
 @dataclass(slots=True, eq=False)
@@ -212,6 +219,18 @@ class Store:
     responses: dict[str, ResponseRecord] = field(default_factory=dict)
     conversations: dict[str, ConversationRecord] = field(default_factory=dict)
     changes: Changes = field(default_factory=Changes)
+    open_streams: int = 0
+    failures: list[Exception] = field(default_factory=list)
+    remember: int | None = None
+
+    def add(self, record: ResponseRecord) -> None:
+        """Keep a response, and forget the oldest ones that are over when there are too many."""
+        self.responses[record.id] = record
+        while self.remember is not None and len(self.responses) > self.remember:
+            oldest = next(iter(self.responses))
+            if not self.responses[oldest].over:
+                break
+            del self.responses[oldest]
 
     def response(self, response_id: str, owner: str) -> ResponseRecord | None:
         """Return a response that this key may see."""

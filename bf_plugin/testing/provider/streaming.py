@@ -11,7 +11,7 @@ from aiohttp import web
 
 from bf_plugin.testing.provider.exchange import drop
 from bf_plugin.testing.provider.faults import Fault, Faults
-from bf_plugin.testing.provider.state import ResponseRecord
+from bf_plugin.testing.provider.state import ResponseRecord, Store
 
 _HEADERS = {"Content-Type": "text/event-stream; charset=utf-8", "Cache-Control": "no-store"}
 _KEEPALIVE = b'event: keepalive\ndata: {"type":"keepalive"}\n\n'
@@ -35,6 +35,11 @@ class Wire:
         """Send the head."""
         self._response.headers.update(headers)
         await self._response.prepare(self._request)
+
+    @property
+    def limited(self) -> bool:
+        """Tell whether it breaks off at a byte rather than after an event."""
+        return self._limit is not None
 
     async def write(self, data: bytes) -> None:
         """Send bytes; raises EOFError when the limit is reached."""
@@ -69,15 +74,17 @@ class Wire:
         assert self._chunking is not None  # noqa: S101 - asked only then
         positions, size = self._chunking["positions"], self._chunking["size"]
         if positions is not None:
-            later = [place - self._sent for place in positions if place - self._sent > start]
+            later: list[int] = [place - self._sent for place in positions if place - self._sent > start]
             return min([*later, length])
-        return min(start + int(size or self._random.choice(_SIZES)), length)
+        step: int = size or self._random.choice(_SIZES)
+        return min(start + step, length)
 
 
 class Streamer:
     """Sends streams and applies the faults of the way."""
 
-    def __init__(self, faults: Faults) -> None:
+    def __init__(self, store: Store, faults: Faults) -> None:
+        self._store = store
         self._faults = faults
 
     async def send(
@@ -88,10 +95,20 @@ class Streamer:
         limit = fault["after_bytes"] if fault and fault.name == "stream_drops" else None
         wire = Wire(request, self._faults.take("chunking", on=on), limit)
         await wire.open(headers)
+        self._store.open_streams += 1
+        try:
+            return await self._send(wire, record, on, start, fault)
+        finally:
+            self._store.open_streams -= 1
+            self._store.changes.notify()
+
+    async def _send(
+        self, wire: Wire, record: ResponseRecord, on: str, start: int, fault: Fault | None
+    ) -> tuple[web.StreamResponse, bool]:
         try:
             if on == "resume" and (shift := self._faults.take("resume_shifted")):
                 await self._copy_shifted(wire, record, start, shift)
-            elif fault is not None and limit is None:
+            elif fault is not None and not wire.limited:
                 await self._copy_until(wire, record, start, fault["after"])
             else:
                 await self._copy(wire, record, start)

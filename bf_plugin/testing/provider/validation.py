@@ -5,27 +5,14 @@ Parameters are those of `openai.types.responses.ResponseCreateParams` (SDK 3.x).
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
 from bf_plugin.testing.provider import errors
 from bf_plugin.testing.provider.errors import ApiError
-
-_TYPES: Mapping[str, tuple[str, tuple[type, ...]]] = MappingProxyType(
-    {
-        "boolean": ("a boolean", (bool,)),
-        "integer": ("an integer", (int,)),
-        "number": ("a number", (int, float)),
-        "string": ("a string", (str,)),
-        "array": ("an array", (list,)),
-        "object": ("an object", (dict,)),
-        "id": ("one of a string or object", (str, dict)),
-        "choice": ("one of a string or object", (str, dict)),
-        "input": ("one of a string or array", (str, list)),
-    }
-)
+from bf_plugin.testing.provider.toolchecks import check_tool_choice, check_tools
+from bf_plugin.testing.provider.typechecks import check_types
 
 _PARAMETERS: Mapping[str, str] = MappingProxyType(
     {
@@ -111,20 +98,8 @@ def check_create(body: Mapping[str, Any]) -> None:
     check_metadata(body.get("metadata"))
     _check_combinations(body)
     check_tools(body.get("tools") or ())
-    _check_tool_choice(body)
+    check_tool_choice(body)
     _check_format(body.get("text") or {})
-
-
-def check_types(body: Mapping[str, Any], parameters: Mapping[str, str], prefix: str = "") -> None:
-    """Refuse parameters that do not exist or have the wrong type; null counts as absent."""
-    for name, value in body.items():
-        if name not in parameters:
-            raise errors.unknown(prefix + name)
-        expected, types = _TYPES[parameters[name]]
-        if value is None:
-            continue
-        if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
-            raise errors.wrong_type(prefix + name, expected, value)
 
 
 def check_metadata(metadata: Any) -> None:
@@ -174,99 +149,6 @@ def _check_combinations(body: Mapping[str, Any]) -> None:
         message = "The 'stream_options' parameter is only allowed when 'stream' is enabled."
         raise ApiError(400, message, code="invalid_value", param="stream_options")
     check_types(options, {"include_obfuscation": "boolean"}, "stream_options.")
-
-
-_FUNCTION_FIELDS: Mapping[str, str] = MappingProxyType(
-    {
-        "type": "string",
-        "name": "string",
-        "description": "string",
-        "parameters": "object",
-        "strict": "boolean",
-        "allowed_callers": "array",
-        "async": "boolean",
-        "defer_loading": "boolean",
-        "output_schema": "object",
-    }
-)
-_TOOL_TYPES: Mapping[str, str | None] = MappingProxyType(
-    {
-        "function": "name",
-        "file_search": "vector_store_ids",
-        "code_interpreter": "container",
-        "web_search": None,
-        "web_search_preview": None,
-        "computer_use_preview": None,
-        "image_generation": None,
-        "local_shell": None,
-        "mcp": "server_label",
-        "custom": "name",
-    }
-)
-"""Kinds of tools and the parameter each requires."""
-
-_FUNCTION_NAME = re.compile(r"^[a-zA-Z0-9_-]+$")
-
-
-def check_tools(tools: Sequence[Any]) -> None:
-    """Refuse tools the API does not know, among them the nested functions of the Assistants API."""
-    for number, tool in enumerate(tools):
-        where = f"tools[{number}]"
-        if not isinstance(tool, dict):
-            raise errors.wrong_type(where, "an object", tool)
-        kind = tool.get("type")
-        if not kind:
-            raise errors.missing(f"{where}.type")
-        if kind not in _TOOL_TYPES:
-            raise errors.wrong_value(f"{where}.type", kind, tuple(_TOOL_TYPES))
-        required = _TOOL_TYPES[kind]
-        if required and not tool.get(required):
-            raise errors.missing(f"{where}.{required}")
-        if kind == "function":
-            _check_function(tool, where)
-
-
-def _check_function(tool: Mapping[str, Any], where: str) -> None:
-    check_types(tool, _FUNCTION_FIELDS, f"{where}.")
-    if not _FUNCTION_NAME.match(tool["name"]) or len(tool["name"]) > 64:
-        message = (
-            f"Invalid '{where}.name': string does not match pattern. Expected a string that matches the pattern "
-            f"'{_FUNCTION_NAME.pattern}'."
-        )
-        raise ApiError(400, message, code="invalid_value", param=f"{where}.name")
-    if "parameters" not in tool:
-        raise errors.missing(f"{where}.parameters")
-    schema, problem = tool["parameters"] or {}, None
-    if schema.get("type", "object") != "object":
-        problem = f"schema must be a JSON Schema of 'type: \"object\"', got 'type: \"{schema['type']}\"'."
-    elif tool.get("strict", True) is not False and schema.get("additionalProperties") is not False:
-        problem = "In context=(), 'additionalProperties' is required to be supplied and to be false."
-    if problem:
-        message = f"Invalid schema for function '{tool['name']}': {problem}"
-        raise ApiError(400, message, code="invalid_function_parameters", param=f"{where}.parameters")
-
-
-def _check_tool_choice(body: Mapping[str, Any]) -> None:
-    choice, tools = body.get("tool_choice"), body.get("tools") or ()
-    if choice is None:
-        return
-    if isinstance(choice, str):
-        if choice not in ("none", "auto", "required"):
-            raise errors.wrong_value("tool_choice", choice, ("none", "auto", "required"))
-        if choice == "required" and not tools:
-            message = "Tool choice 'required' must be specified with 'tools' parameter."
-            raise ApiError(400, message, param="tool_choice")
-        return
-    if not choice.get("type"):
-        raise errors.missing("tool_choice.type")
-    if choice["type"] != "function":
-        return
-    if not choice.get("name"):
-        raise errors.missing("tool_choice.name")
-    check_types(choice, {"type": "string", "name": "string"}, "tool_choice.")
-    if choice["name"] not in [tool.get("name") for tool in tools]:
-        message = f"Tool choice '{choice['name']}' not found in 'tools' parameter."
-        raise ApiError(400, message, code="invalid_value", param="tool_choice")
 
 
 def _check_format(text: Mapping[str, Any]) -> None:
