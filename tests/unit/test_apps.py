@@ -15,7 +15,7 @@ from bf_plugin.apps import App, AskedApps, ConfiguredApps, ask_host, create_apps
 from bf_plugin.apps.asked import AskAnswer
 from bf_plugin.errors import ConfigurationError, RequestError
 from bf_plugin.host import HostCaller
-from bf_plugin.settings import Settings, load_settings
+from bf_plugin.settings import load_settings
 from bf_plugin.testing.gateway import RecordingGateway
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def test_the_apps_file_names_apps(tmp_path: Path) -> None:
     assert (old.api_key, new.api_key) == ("old", "BFAPI_new")
     assert (new.messaging_url, new.openai_api_key, new.model) == ("https://portal.example", "sk-portal", "m1")
     assert (new.instructions, new.max_runs, new.assistants["helper"].model) == ("Be kind.", 3, "m2")
-    assert (new.allowed_files, new.allowed_vector_stores, new.allowed_containers) == ({"file-1"}, {"vs_1"}, {"cntr_1"})
+    assert [*new.allowed_files, *new.allowed_vector_stores, *new.allowed_containers] == ["file-1", "vs_1", "cntr_1"]
     other = apps.authenticate("schlüssel mit leerzeichen", {})
     assert (other.id, other.model, other.openai_api_key, other.messaging_url) == ("other", "m", "sk-all", "http://all")
     assert code(apps, "portal") == 401
@@ -91,7 +91,7 @@ def test_the_apps_file_names_apps(tmp_path: Path) -> None:
 @given(key=st.text(st.characters()))
 def test_no_other_key_is_valid(key: str) -> None:
     """Whatever is sent, lone surrogates included, only the exact key is one."""
-    apps = ConfiguredApps(Settings(api_keys="key-1"))
+    apps = ConfiguredApps(load_settings(api_keys="key-1"))
     if key != "key-1":
         with pytest.raises(RequestError):
             apps.authenticate(key, {})

@@ -1,0 +1,338 @@
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import traceback
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import asynccontextmanager, closing
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from bf_plugin.apps import AskedApps, ask_remote
+from bf_plugin.errors import DeliveryError, DeliveryRefused, DeliveryRetry, RequestError
+from bf_plugin.host import HostCaller
+from bf_plugin.messengers.host import HostMessenger
+from bf_plugin.messengers.http import HttpMessenger, create_messenger
+from bf_plugin.messengers.port import Destination, Messenger
+from bf_plugin.settings import load_settings
+from bf_plugin.testing.gateway import GatewayServer, RecordingGateway
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
+
+KEY = "BFAPI_secret"
+MESSAGE = json.dumps(
+    {"actions": [{"action": "namedAction", "name": "show", "options": {"type": "delta", "content": "Grüße 🌍"}}]},
+    ensure_ascii=False,
+).encode()
+
+
+@pytest.fixture
+def gateway() -> RecordingGateway:
+    """A gateway that knows one key."""
+    return RecordingGateway(keys=[KEY])
+
+
+@pytest.fixture(params=["http", "host"])
+def deliver(request: pytest.FixtureRequest, gateway: RecordingGateway) -> Iterator[Callable[[bytes], None]]:
+    """Delivers one message to the gateway, over HTTP or in-process, within half a second."""
+    if request.param == "http":
+        with GatewayServer(gateway) as server:
+            yield _deliverer(lambda: HttpMessenger(timeout=0.5), url=server.url + "/")
+        return
+    with closing(HostCaller(gateway, deadline=0.5)) as caller:
+        yield _deliverer(lambda: HostMessenger(caller), host_environ={"HTTP_HOST": "gateway.example"})
+        gateway.release()
+
+
+def _deliverer(make: Callable[[], Messenger], **where: Any) -> Callable[[bytes], None]:
+    destination = Destination(app="portal", api_key=KEY, channels=["one", "zwei"], **where)
+
+    async def send(message: bytes) -> None:
+        messenger = make()
+        try:
+            await messenger.send(destination, message)
+        finally:
+            await messenger.aclose()
+
+    return lambda message: asyncio.run(send(message))
+
+
+def test_a_message_arrives_byte_for_byte(deliver: Callable[[bytes], None], gateway: RecordingGateway) -> None:
+    """The gateway gets key, channels and the message as it was sealed."""
+    deliver(MESSAGE)
+    (attempt,) = gateway.attempts
+    assert attempt.body == b'{"apiKey":"BFAPI_secret","channels":["one","zwei"],"message":' + MESSAGE + b"}"
+    assert (attempt.channels, attempt.status) == (["one", "zwei"], 201)
+
+
+@pytest.mark.parametrize("status", [408, 425, 429, 500, 503])
+def test_a_gateway_in_trouble_is_tried_again(
+    deliver: Callable[[bytes], None], gateway: RecordingGateway, status: int
+) -> None:
+    """What may pass is a retry, and the error tells the status only."""
+    gateway.fault("status", status)
+    with pytest.raises(DeliveryRetry, match=f"answered {status}") as caught:
+        deliver(MESSAGE)
+    _tells_nothing(caught.value)
+    deliver(MESSAGE)
+
+
+@pytest.mark.parametrize("status", [301, 400, 401, 404, 413])
+def test_a_refusal_is_final(deliver: Callable[[bytes], None], gateway: RecordingGateway, status: int) -> None:
+    """What will not pass is refused."""
+    gateway.fault("status", status)
+    with pytest.raises(DeliveryRefused, match=f"answered {status}") as caught:
+        deliver(MESSAGE)
+    _tells_nothing(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["hang", "drop"])
+def test_no_answer_is_doubt(deliver: Callable[[bytes], None], gateway: RecordingGateway, kind: Any) -> None:
+    """Where the gateway may have taken the message or not, it is a retry."""
+    gateway.fault(kind, delivered=True)
+    with pytest.raises(DeliveryRetry) as caught:
+        deliver(MESSAGE)
+    _tells_nothing(caught.value)
+    assert len(gateway.messages) == 1
+    gateway.release()
+
+
+def _tells_nothing(error: DeliveryError) -> None:
+    told = "".join(traceback.format_exception(error))
+    assert KEY not in told
+    assert "Grüße" not in told
+
+
+@pytest.mark.parametrize("messenger", [HttpMessenger(), HostMessenger(HostCaller(RecordingGateway()))])
+def test_a_destination_of_another_kind_is_refused(messenger: Messenger) -> None:
+    """A run that was journalled for another messenger cannot be delivered by this one."""
+    with pytest.raises(DeliveryRefused, match="destination"):
+        asyncio.run(messenger.send(Destination(app="a", api_key=KEY, channels=["c"]), MESSAGE))
+
+
+# HTTP
+
+
+@asynccontextmanager
+async def serving(answer: bytes, *, stay: bool = False) -> AsyncIterator[tuple[Destination, list[bytes]]]:
+    """Answer every request with these bytes and close the connection (`stay`: keep it open); list the requests."""
+    requests: list[bytes] = []
+    stop = asyncio.Event()
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            head = await reader.readuntil(b"\r\n\r\n")
+            length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
+            requests.append(head + await reader.readexactly(length))
+            writer.write(answer)
+            await writer.drain()
+            if stay:
+                await stop.wait()
+        finally:
+            writer.close()
+
+    server = await asyncio.start_server(handle, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    try:
+        yield Destination(app="a", api_key=KEY, channels=["c"], url=f"http://127.0.0.1:{port}/base"), requests
+    finally:
+        stop.set()
+        server.close()
+
+
+def deliver_over_http(answer: bytes, *, stay: bool = False, timeout: float = 5.0) -> list[bytes]:
+    """Deliver a message to a server that answers like that and return what it was sent."""
+
+    async def main() -> list[bytes]:
+        messenger = HttpMessenger(timeout=timeout)
+        async with serving(answer, stay=stay) as (destination, requests):
+            try:
+                await messenger.send(destination, MESSAGE)
+            finally:
+                await messenger.aclose()
+        return requests
+
+    return asyncio.run(main())
+
+
+def test_the_request_is_a_plain_json_post_below_the_url() -> None:
+    """The path joins the messaging URL's; no cookies, nothing compressed."""
+    (request,) = deliver_over_http(b"HTTP/1.1 201 Created\r\nContent-Length: 2\r\nSet-Cookie: a=b\r\n\r\n{}")
+    head = request.partition(b"\r\n\r\n")[0].lower()
+    assert head.startswith(b"post /base/message/sendmessage http/1.1")
+    assert b"content-type: application/json" in head
+    assert b"accept-encoding: identity" in head
+
+
+def test_connections_are_kept_and_cookies_are_not() -> None:
+    """Messages of a run go over one connection, and none carries what an answer set."""
+
+    async def main() -> int:
+        gateway = RecordingGateway(keys=[KEY])
+        peers: set[str] = set()
+
+        def counting(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+            assert "HTTP_COOKIE" not in environ
+            peers.add(environ["REMOTE_PORT"])
+
+            def with_cookie(status: str, headers: list[tuple[str, str]], *rest: Any) -> Any:
+                return start_response(status, [*headers, ("Set-Cookie", "a=b")], *rest)
+
+            return gateway(environ, with_cookie)
+
+        messenger = HttpMessenger()
+        with GatewayServer(gateway, app=counting) as server:
+            destination = Destination(app="a", api_key=KEY, channels=["c"], url=server.url)
+            for _ in range(5):
+                await messenger.send(destination, MESSAGE)
+            await messenger.aclose()
+        assert len(gateway.messages) == 5
+        return len(peers)
+
+    assert asyncio.run(main()) == 1
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.0 200 OK\r\n\r\n{}",
+        b"HTTP/1.1 204 No Content\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\nConnection: close\r\n\r\n{}"[:-2],
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n",
+    ],
+)
+def test_the_status_decides_not_the_body(answer: bytes) -> None:
+    """Without a length, with no body, or broken off after the status: accepted is accepted."""
+    assert len(deliver_over_http(answer)) == 1
+
+
+def test_an_answer_that_stays_open_is_taken_at_its_time_out() -> None:
+    """A body that never ends costs the time-out, not the message."""
+    assert len(deliver_over_http(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{", stay=True, timeout=0.2)) == 1
+
+
+def test_redirects_are_not_followed() -> None:
+    """The key goes nowhere the operator did not say."""
+    with pytest.raises(DeliveryRefused, match="307"):
+        deliver_over_http(b"HTTP/1.1 307 Go\r\nLocation: http://127.0.0.1:9/\r\nContent-Length: 0\r\n\r\n")
+
+
+def test_retry_after_is_passed_on() -> None:
+    """The outbox may wait as long as the gateway asks."""
+    with pytest.raises(DeliveryRetry) as caught:
+        deliver_over_http(b"HTTP/1.1 503 Busy\r\nRetry-After: 4\r\nContent-Length: 0\r\n\r\n")
+    assert caught.value.retry_after == 4.0
+
+
+@pytest.mark.parametrize("answer", [b"", b"nonsense\r\n\r\n", b"HTTP/1.1 999999 X\r\n\r\n"])
+def test_what_is_not_http_is_doubt(answer: bytes) -> None:
+    """A server that answers something else may come to its senses."""
+    with pytest.raises(DeliveryRetry) as caught:
+        deliver_over_http(answer)
+    _tells_nothing(caught.value)
+
+
+def test_a_gateway_that_is_not_there_is_tried_again() -> None:
+    """A refused connection is a retry, and does not tell a password in the URL."""
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        url = f"http://user:hunter@127.0.0.1:{unused.getsockname()[1]}"
+        send = _deliverer(HttpMessenger, url=url)
+        with pytest.raises(DeliveryRetry) as caught:
+            send(MESSAGE)
+    assert "hunter" not in "".join(traceback.format_exception(caught.value))
+
+
+@pytest.mark.parametrize("url", ["nowhere", "http://", "http://a:b/"])
+def test_a_url_that_is_none_is_final(url: str) -> None:
+    """A messaging URL nobody can call is not tried for 30 s."""
+    with pytest.raises(DeliveryRefused, match="not valid"):
+        _deliverer(HttpMessenger, url=url)(MESSAGE)
+
+
+def test_connections_to_one_gateway_are_limited() -> None:
+    """Over the limit deliveries wait for a connection."""
+
+    async def main() -> None:
+        gateway = RecordingGateway(keys=[KEY])
+        gateway.fault("hang", times=2)
+        messenger = HttpMessenger(connections=2)
+        with GatewayServer(gateway) as server:
+            destination = Destination(app="a", api_key=KEY, channels=["c"], url=server.url)
+            sending = [asyncio.ensure_future(messenger.send(destination, MESSAGE)) for _ in range(6)]
+            await asyncio.to_thread(gateway.wait_for, lambda: len(gateway.attempts) == 2)
+            done, _ = await asyncio.wait(sending, timeout=0.2)
+            assert (done, len(gateway.attempts)) == (set(), 2)
+            gateway.release()
+            await asyncio.gather(*sending)
+            await messenger.aclose()
+        assert len(gateway.attempts) == 6
+
+    asyncio.run(main())
+
+
+def test_the_factory_makes_the_http_messenger() -> None:
+    """The entry points find it, and making it opens nothing, with or without a loop."""
+    messenger = create_messenger(object())
+    assert isinstance(messenger, HttpMessenger)
+    asyncio.run(messenger.aclose())
+
+
+# The host app
+
+
+def test_a_stuck_host_is_counted_and_delivery_goes_on(gateway: RecordingGateway) -> None:
+    """One message that hangs in the host does not keep the others from it."""
+    with closing(HostCaller(gateway, threads=1, deadline=0.3)) as caller:
+        send = _deliverer(lambda: HostMessenger(caller), host_environ={})
+        gateway.fault("hang")
+        with pytest.raises(DeliveryRetry, match="within"):
+            send(MESSAGE)
+        assert caller.stuck == 1
+        send(MESSAGE)
+        gateway.release()
+
+
+def test_the_hosts_retry_after_is_passed_on() -> None:
+    """In-process answers mean what they mean over HTTP."""
+
+    def host(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        start_response("429 Slow down", [("retry-after", "2")])
+        return []
+
+    with closing(HostCaller(host)) as caller, pytest.raises(DeliveryRetry) as caught:
+        _deliverer(lambda: HostMessenger(caller), host_environ={})(MESSAGE)
+    assert caught.value.retry_after == 2.0
+
+
+# Asking a remote gateway for keys
+
+
+def test_a_remote_gateway_is_asked_for_keys(gateway: RecordingGateway) -> None:
+    """With a messaging URL and no keys configured, the gateway there tells its keys from others."""
+    with GatewayServer(gateway) as server:
+        apps = AskedApps(ask_remote(server.url), load_settings(messaging_url=server.url))
+        assert apps.authenticate(KEY, {}).messaging_url == server.url
+        with pytest.raises(RequestError) as caught:
+            apps.authenticate("BFAPI_bad", {})
+        assert caught.value.code == 401
+
+
+def test_a_remote_gateway_that_is_down_redirects_or_hangs_tells_nothing() -> None:
+    """No answer, a redirect and silence are 503, and tell no key."""
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        url = f"http://user:hunter@127.0.0.1:{silent.getsockname()[1]}"
+        assert ask_remote(url)(KEY, {}).problem == "the gateway gave no answer (ConnectionError)"
+        silent.listen()
+        assert ask_remote(url, timeout=0.1)(KEY, {}).problem == "the gateway gave no answer (ReadTimeout)"
+
+    def redirects(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        start_response("307 Go", [("Location", "http://127.0.0.1:9/"), ("Content-Length", "0")])
+        return []
+
+    with GatewayServer(RecordingGateway(), app=redirects) as server:
+        assert ask_remote(server.url + "/")(KEY, {}).status == 307
