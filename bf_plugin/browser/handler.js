@@ -163,8 +163,10 @@
       return this.#starting || (this.run !== null && !this.run.ended);
     }
 
-    /** Forget the thread: the next start begins a new conversation. */
+    /** Forget the thread and the run under way, which is not stopped: the next start begins a new conversation. */
     newThread() {
+      if (this.run) this.run.ended = true;
+      this.run = null;
       this.#keepThread(null);
     }
 

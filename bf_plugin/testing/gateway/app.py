@@ -6,7 +6,7 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import parse_qs
 
@@ -45,6 +45,9 @@ class RecordingGateway:
         gateway.fault("status", 503, times=3)
         gateway.wait_for(lambda: gateway.events(type="end"), timeout=5)
     """
+
+    headers: Sequence[tuple[str, str]] = ()
+    """Sent with every answer."""
 
     def __init__(self, *, keys: Iterable[str] = ("BFAPI_demo",), seed: int | None = None) -> None:
         self.keys = frozenset(keys)
@@ -157,7 +160,7 @@ class RecordingGateway:
             status, kind, body = self.route(environ["REQUEST_METHOD"], environ.get("PATH_INFO") or "/", environ)
         except RequestError as error:
             status, kind, body = error.code, "application/json", [error_body(error)]
-        headers = [("Content-Type", kind), ("Cache-Control", "no-cache")]
+        headers = [("Content-Type", kind), ("Cache-Control", "no-cache"), *self.headers]
         if isinstance(body, list):
             headers.append(("Content-Length", str(sum(map(len, body)))))
         start_response(f"{status} {_REASONS.get(status, 'Status')}", headers)
