@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from typing import Any
 
 import aiohttp
 
-from bf_plugin.errors import DeliveryRefused, DeliveryRetry
+from bf_plugin.errors import ConfigurationError, DeliveryRefused, DeliveryRetry
 from bf_plugin.messengers.answers import PATH, settle
 from bf_plugin.messengers.port import Destination, envelope
 
@@ -68,6 +69,12 @@ class HttpMessenger:
         return self._session
 
 
-def create_messenger(context: object) -> HttpMessenger:
-    """Return the messenger; the entry points `http` and `https` of the group `bf_plugin.messengers` name this."""
-    return HttpMessenger()
+def create_messenger(context: Any) -> HttpMessenger:
+    """Return the messenger; the entry points `http` and `https` of the group `bf_plugin.messengers` name this.
+
+    `context` is a PluginContext; the section `[plugins.http]` (or `https`) may set `connections`.
+    """
+    connections = context.section.get("connections", 100)
+    if not isinstance(connections, int) or connections < 1:
+        raise ConfigurationError(f"plugins.{context.name}.connections must be a positive number")
+    return HttpMessenger(connections=connections)

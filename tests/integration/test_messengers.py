@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from bf_plugin.apps import AskedApps, ask_remote
-from bf_plugin.errors import DeliveryError, DeliveryRefused, DeliveryRetry, RequestError
+from bf_plugin.errors import ConfigurationError, DeliveryError, DeliveryRefused, DeliveryRetry, RequestError
 from bf_plugin.host import HostCaller
 from bf_plugin.messengers.host import HostMessenger
 from bf_plugin.messengers.http import HttpMessenger, create_messenger
 from bf_plugin.messengers.port import Destination, Messenger
+from bf_plugin.plugins import PluginContext
 from bf_plugin.settings import load_settings
 from bf_plugin.testing.gateway import GatewayServer, RecordingGateway
 
@@ -275,10 +276,17 @@ def test_connections_to_one_gateway_are_limited() -> None:
 
 
 def test_the_factory_makes_the_http_messenger() -> None:
-    """The entry points find it, and making it opens nothing, with or without a loop."""
-    messenger = create_messenger(object())
+    """What the entry points name is made of a plugin's context, and opens nothing, with or without a loop."""
+    messenger = create_messenger(PluginContext(name="http", section={"connections": 2}))
     assert isinstance(messenger, HttpMessenger)
     asyncio.run(messenger.aclose())
+
+
+@pytest.mark.parametrize("connections", [0, -1, "many", None])
+def test_a_limit_that_is_none_is_refused(connections: object) -> None:
+    """A wrong number of connections is found at start."""
+    with pytest.raises(ConfigurationError, match=r"plugins\.http\.connections"):
+        create_messenger(PluginContext(name="http", section={"connections": connections}))
 
 
 # The host app
