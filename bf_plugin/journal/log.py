@@ -54,11 +54,9 @@ class MessageLog(Base):
         query = select(messages).where(messages.c.run_id == run_id, messages.c.last_seq > seq)
         return self._all(query.order_by(messages.c.number))
 
-    def newest(self, run_id: str) -> Sealed | None:
-        """Return the last message of a run."""
-        query = select(messages).where(messages.c.run_id == run_id).order_by(messages.c.number.desc()).limit(1)
-        found = self._all(query)
-        return found[0] if found else None
+    def all(self, run_id: str) -> Sequence[Sealed]:
+        """Return all messages of a run, in order, those without events too."""
+        return self._all(select(messages).where(messages.c.run_id == run_id).order_by(messages.c.number))
 
     def _all(self, query: Any) -> list[Sealed]:
         rows = self.read(lambda connection: connection.execute(query).all())

@@ -169,9 +169,10 @@ class RunStore(Base):
         rows = [{"thread_id": thread_id, "run_id": run_id, "item_sealed": item} for item in sealed[0]]
         if rows:
             connection.execute(insert(items), rows)
-        mine = (threads.c.id == thread_id, threads.c.engine_key == cut.engine_key)
         if sealed[1] is not None:
-            connection.execute(update(threads).where(*mine).values(state_sealed=sealed[1]))
+            synced = case((threads.c.engine_key == cut.engine_key, threads.c.synced), else_=0)
+            change = {"engine_key": cut.engine_key, "state_sealed": sealed[1], "synced": synced}
+            connection.execute(update(threads).where(threads.c.id == thread_id).values(**change))
 
     def _read(self, connection: Connection, run_id: str) -> RunRecord:
         return self._record(connection.execute(select(runs).where(runs.c.id == run_id)).one())

@@ -19,6 +19,10 @@ from bf_plugin.journal.tables import calls, items, runs, steps, threads
 from bf_plugin.values import Usage
 
 
+Place = tuple[int, int]
+"""Where a call stands in its run: step number, position in the step."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallRecord:
     """A tool call as the journal has it; `output` is None until it is done."""
@@ -130,25 +134,25 @@ class StepStore(Base):
         return self.write(job)
 
     def start_call(
-        self, run_id: str, epoch: int, call_id: str, *, tool_call_id: str | None = None, deadline: float | None = None
+        self, run_id: str, epoch: int, place: Place, *, tool_call_id: str | None = None, deadline: float | None = None
     ) -> Future[None]:
         """Mark a call `started`, before its tool is run or asked for. Raises Fenced, Decided."""
 
         def job(connection: Connection) -> None:
             fence_undecided(connection, run_id, epoch)
-            mine = (calls.c.run_id == run_id, calls.c.call_id == call_id, calls.c.state == "pending")
             started = {"state": "started", "tool_call_id": tool_call_id, "deadline": deadline}
-            connection.execute(update(calls).where(*mine).values(**started))
+            pending = update(calls).where(*_at(run_id, place), calls.c.state == "pending")
+            connection.execute(pending.values(**started))
 
         return self.write(job)
 
-    def finish_call(self, run_id: str, epoch: int, call_id: str, output: str) -> Future[str]:
+    def finish_call(self, run_id: str, epoch: int, place: Place, output: str) -> Future[str]:
         """Mark a call `done`; returns its output, another one if an answer was on record first. Raises Fenced."""
         sealed = self.vault.seal(output)
 
         def job(connection: Connection) -> str:
             fence(connection, run_id, epoch)
-            mine = (calls.c.run_id == run_id, calls.c.call_id == call_id)
+            mine = _at(run_id, place)
             undone = update(calls).where(*mine, calls.c.state != "done")
             if connection.execute(undone.values(state="done", result_sealed=sealed)).rowcount == 1:
                 return output
@@ -201,6 +205,10 @@ class StepStore(Base):
             return None
         parent, handle = self.vault.open(row.parent_sealed), self.vault.open(row.handle_sealed)
         return StepRecord(number=row.number, state=row.state, parent=parent, handle=handle)
+
+
+def _at(run_id: str, place: Place) -> tuple[Any, Any, Any]:
+    return calls.c.run_id == run_id, calls.c.step == place[0], calls.c.position == place[1]
 
 
 def _add_items(connection: Connection, thread_id: str, run_id: str, sealed: Sequence[bytes]) -> None:

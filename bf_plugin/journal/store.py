@@ -93,7 +93,7 @@ def _make_folder(path: Path) -> None:
 
 
 def _sqlite_engine(path: Path, begin: str) -> Engine:
-    """Return an engine whose transactions start with `begin`, not when the driver guesses (SQLAlchemy docs, pysqlite)."""
+    """Return an engine whose transactions start with `begin`, not when pysqlite guesses (SQLAlchemy docs)."""
     engine = create_engine(f"sqlite:///{path}", connect_args={"check_same_thread": False, "timeout": _BUSY_MS / 1000})
 
     @event.listens_for(engine, "connect")

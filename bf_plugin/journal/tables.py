@@ -113,9 +113,9 @@ calls = Table(
     "bf_calls",
     metadata,
     Column("run_id", _Id, ForeignKey("bf_runs.id", ondelete="CASCADE"), primary_key=True),
-    Column("call_id", String(200), primary_key=True),
-    Column("step", Integer, nullable=False),
-    Column("position", Integer, nullable=False),
+    Column("step", Integer, primary_key=True),
+    Column("position", Integer, primary_key=True),
+    Column("call_id", String(200), nullable=False),
     Column("name", String(200), nullable=False),
     Column("state", String(10), nullable=False),
     Column("tool_call_id", _Id, unique=True),
@@ -123,7 +123,9 @@ calls = Table(
     Column("arguments_sealed", LargeBinary, nullable=False),
     Column("result_sealed", LargeBinary),
 )
-"""`pending`, `started` before its hook is called, `done` with its result. `tool_call_id` names those a page answers."""
+"""`pending`, `started` before its hook is called, `done` with its result. `tool_call_id` names those a page answers.
+
+The key is the call's place, since not every provider's call ids are unique in a run."""
 
 signals = Table(
     "bf_signals",

@@ -1,0 +1,113 @@
+"""The embedded dispatcher: the process that accepted a run drives it, on its own loop."""
+
+from __future__ import annotations
+
+import asyncio
+
+from bf_plugin.dispatch.owner import Owner
+from bf_plugin.driver import Drive, Parts
+from bf_plugin.endings import refusal
+from bf_plugin.journal import RunRecord
+from bf_plugin.journal.records import Decision
+from bf_plugin.logs import get_logger
+from bf_plugin.loop import LoopThread
+from bf_plugin.tickets import Ticket
+from bf_plugin.values import StopReason
+
+
+class LocalDispatcher:
+    """Drives runs on the loop of this process, and at its start ends those that a dead process left."""
+
+    def __init__(self, loop: LoopThread, parts: Parts, owner: Owner) -> None:
+        self._loop = loop
+        self._parts = parts
+        self._owner = owner
+        self.owner = owner.id
+        self._drives: dict[str, Drive] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._tickets: dict[str, Ticket] = {}
+        self._log = get_logger(__name__)
+
+    @property
+    def active(self) -> int:
+        """How many runs this process drives, or is about to."""
+        return len(self._tickets)
+
+    def expect(self, run_id: str, ticket: Ticket) -> None:
+        """Remember who waits for a run, before it is on record."""
+        self._tickets[run_id] = ticket
+
+    def forget(self, run_id: str) -> None:
+        """Drop what `expect` remembered."""
+        self._tickets.pop(run_id, None)
+
+    def submit(self, record: RunRecord) -> None:
+        """Drive a run that is `starting`; a `queued` one comes up when its thread is free, or when it is stopped."""
+        if record.state != "queued":
+            self._loop.call(self._start, record)
+
+    def stop(self, run_id: str, decision: Decision, reason: StopReason) -> None:
+        """Wake the driver of a run whose outcome is decided."""
+        self._loop.call(self._stop, run_id, decision, reason)
+
+    def close_queued(self, record: RunRecord, decision: Decision) -> None:
+        """Bring a queued run that was stopped to its end."""
+        self._loop.call(self._close_queued, record, decision)
+
+    def answered(self, run_id: str, tool_call_id: str) -> None:
+        """Wake the driver of a run: a page answered a tool call."""
+        self._loop.call(self._answered, run_id, tool_call_id)
+
+    def recover(self) -> int:
+        """End as failed the runs whose process is gone; return how many there are."""
+        runs = self._parts.journal.runs
+        orphans = [run for run in runs.under_way() if run[2] is None or not self._owner.is_alive(run[2])]
+        for run_id, epoch, _ in orphans:
+            record = runs.adopt(run_id, epoch, self.owner).result()
+            if record is not None and record.state != "queued":
+                self._log.bind(run_id=run_id).warning("its process is gone: the run is ended")
+                self._loop.call(self._start, record, True)
+        return len(orphans)
+
+    def close(self) -> None:
+        """Stop driving and give up ownership: what is on record is another process's to end."""
+        self._loop.run(self._cancel_all()).result(timeout=10)
+        self._owner.release()
+
+    def _start(self, record: RunRecord, crashed: bool = False) -> None:
+        ticket = self._tickets.setdefault(record.id, Ticket())
+        if crashed or not record.spec.channels:
+            ticket.release()
+        try:
+            drive = Drive(record, self._parts, ticket=ticket, promoted=self._start, crashed=crashed)
+        except Exception as error:
+            self._log.bind(run_id=record.id).error("cannot be driven: %s", error, error=error)
+            self._tickets.pop(record.id).fail(refusal(error, operator_key=False))
+            return
+        ticket.released.add_done_callback(lambda _: self._loop.call(drive.release))
+        self._drives[record.id] = drive
+        task = asyncio.get_running_loop().create_task(drive.run())
+        self._tasks[record.id] = task
+        task.add_done_callback(lambda _: self._ended(record.id))
+
+    def _ended(self, run_id: str) -> None:
+        for register in (self._drives, self._tasks, self._tickets):
+            register.pop(run_id, None)
+
+    def _stop(self, run_id: str, decision: Decision, reason: StopReason) -> None:
+        if drive := self._drives.get(run_id):
+            drive.stop(decision, reason)
+
+    def _close_queued(self, record: RunRecord, decision: Decision) -> None:
+        self._start(record)
+        self._stop(record.id, decision, "stop")
+
+    def _answered(self, run_id: str, tool_call_id: str) -> None:
+        if drive := self._drives.get(run_id):
+            drive.answered(tool_call_id)
+
+    async def _cancel_all(self) -> None:
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,62 @@
+"""Who drives a run: a process, marked by a record lock that the system frees when it dies, however it dies."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import secrets
+from pathlib import Path
+
+from bf_plugin.errors import ConfigurationError
+
+
+class Owner:
+    """This process's mark: a locked file in a folder that all processes of the deployment share.
+
+    `lockf` and not `flock`: a forked child would inherit the latter and hold a dead owner's lock. Record locks belong
+    to the process, and closing any descriptor of the file frees them: so a file of this very process is never opened
+    to try it, its existence decides.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._process = f"{os.getpid()}-{_started_at(os.getpid())}"
+        self.id = f"{self._process}-{secrets.token_hex(4)}"
+        try:
+            folder.mkdir(mode=0o700, exist_ok=True)
+            self._descriptor = os.open(folder / self.id, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            fcntl.lockf(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise ConfigurationError(
+                f"{folder} does not take file locks ({error.strerror}): put BF_DATABASE_URL on a local disk"
+            ) from None
+
+    def is_alive(self, owner: str) -> bool:
+        """Tell whether the process that made `owner` still holds it."""
+        path = self._folder / owner
+        if owner.startswith(self._process + "-"):
+            return path.exists()
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return False
+        try:
+            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            return True
+        finally:
+            os.close(descriptor)
+        return False
+
+    def release(self) -> None:
+        """Give up the mark: this process's runs are free to be taken."""
+        (self._folder / self.id).unlink(missing_ok=True)
+        os.close(self._descriptor)
+
+
+def _started_at(pid: int) -> str:
+    """Return the start time of a process in clock ticks since boot (Linux, proc(5) field 22): pids are reused."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()[19]
+    except OSError:
+        return "0"

@@ -1,0 +1,54 @@
+"""The port between the use cases and whatever decides which process drives a run. Callable from any thread."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from bf_plugin.journal import RunRecord
+from bf_plugin.journal.records import Decision
+from bf_plugin.tickets import Ticket
+from bf_plugin.values import StopReason
+
+
+class Dispatcher(Protocol):
+    """Brings runs and signals to drivers."""
+
+    owner: str
+    """Names this process in the journal."""
+
+    @property
+    def active(self) -> int:
+        """How many runs this process drives."""
+        ...
+
+    def expect(self, run_id: str, ticket: Ticket) -> None:
+        """Remember who waits for a run, before it is on record."""
+        ...
+
+    def forget(self, run_id: str) -> None:
+        """Drop what `expect` remembered: the run was not accepted."""
+        ...
+
+    def submit(self, record: RunRecord) -> None:
+        """Drive a run that is `starting`; one that is `queued` comes up when its thread is free."""
+        ...
+
+    def stop(self, run_id: str, decision: Decision, reason: StopReason) -> None:
+        """Wake the driver of a run whose outcome is decided."""
+        ...
+
+    def close_queued(self, record: RunRecord, decision: Decision) -> None:
+        """Bring a queued run that was stopped to its end."""
+        ...
+
+    def answered(self, run_id: str, tool_call_id: str) -> None:
+        """Wake the driver of a run: a page answered a tool call."""
+        ...
+
+    def recover(self) -> int:
+        """See to the runs that dead processes left; return how many. Called once, when all else is up."""
+        ...
+
+    def close(self) -> None:
+        """Hand all runs over: stop driving, give up ownership."""
+        ...

@@ -1,0 +1,326 @@
+"""One run, from its first step to `end`: steps, tools, one outcome, and a thread that works afterwards."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from bf_plugin import events
+from bf_plugin.delivery import Delivery
+from bf_plugin.endings import Ending, RunFailed, ending_of, refusal
+from bf_plugin.engines.port import Engine
+from bf_plugin.errors import Fenced, JournalError
+from bf_plugin.hookcalls import HookCalls
+from bf_plugin.items import Item
+from bf_plugin.journal import Decided, Journal, RunRecord
+from bf_plugin.journal.records import Decision
+from bf_plugin.logs import get_logger
+from bf_plugin.loop import settled
+from bf_plugin.messengers.port import Messenger
+from bf_plugin.outbox import Outbox
+from bf_plugin.settings import Settings
+from bf_plugin.steps import StepRunner
+from bf_plugin.tickets import Result, Ticket
+from bf_plugin.toolcalls import ToolCalls
+from bf_plugin.values import Outcome, Run, StopReason, Usage
+
+_POLLED_INTERVAL = 0.5
+"""Seconds over which text is joined when nobody receives messages: they are only the event log then."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What all drivers of a process share. `engine` and `messenger` return None for one that is not installed."""
+
+    journal: Journal
+    hooks: HookCalls
+    settings: Settings
+    engine: Callable[[str], Engine | None]
+    messenger: Callable[[RunRecord], Messenger | None]
+
+
+class Drive:
+    """Drives one run. `run` is its task; `stop`, `answered` and `release` are its signals, called on the loop.
+
+    `promoted` is told which queued run starts when this one has ended. A `crashed` run was cut off with its process:
+    it is ended as failed.
+    """
+
+    def __init__(
+        self,
+        record: RunRecord,
+        parts: Parts,
+        *,
+        ticket: Ticket,
+        promoted: Callable[[RunRecord], None],
+        crashed: bool = False,
+    ) -> None:
+        self._record = record
+        self._parts = parts
+        self._ticket = ticket
+        self._promoted = promoted
+        self._crashed = crashed
+        self._run = run_of(record)
+        secrets = (record.secrets.app_key, record.secrets.provider_key) if record.secrets else ()
+        self._log = get_logger(__name__, secrets=secrets).bind(run_id=record.id, request_id=record.spec.request_id)
+        self._work: asyncio.Future[Ending] | None = None
+        self._interruption: Exception | None = None
+        self._stop_reason: StopReason | None = None
+        self._usage = Usage()
+        self._content: Sequence[Mapping[str, Any]] = ()
+        self._outbox = self._new_outbox()
+        self._tools = ToolCalls(
+            run=self._run,
+            epoch=record.epoch,
+            steps=parts.journal.steps,
+            hooks=parts.hooks,
+            outbox=self._outbox,
+            settings=parts.settings,
+        )
+        self._steps = StepRunner(
+            record=record,
+            run=self._run,
+            engine=parts.engine(record.spec.provider),
+            journal=parts.journal,
+            outbox=self._outbox,
+        )
+
+    def stop(self, decision: Decision, reason: StopReason) -> None:
+        """End the run as somebody else decided."""
+        self._stop_reason = reason
+        self._interrupt(Decided(decision))
+
+    def answered(self, tool_call_id: str) -> None:
+        """Look at the journal: a page answered a tool call."""
+        self._tools.answered(tool_call_id)
+
+    def release(self) -> None:
+        """Send events from now on: the start has been answered."""
+        self._outbox.release()
+
+    async def run(self) -> None:
+        """Drive the run to its end, or until another driver has it, or this process hands it over (cancellation)."""
+        lane = asyncio.ensure_future(self._outbox.run())
+        deadline = self._watch_deadline()
+        try:
+            await self._drive()
+        except Fenced:
+            self._log.info("another process took the run over")
+            self._ticket.fail(refusal(JournalError("another process took the run over"), operator_key=False))
+        except Exception as error:
+            self._log.error("the run is left to the next start of a process: %s", error, error=error)
+            self._ticket.fail(refusal(error, operator_key=False))
+        finally:
+            deadline.cancel()
+            lane.cancel()
+            await self._steps.let_go()
+
+    async def _drive(self) -> None:
+        if self._crashed:
+            self._restore()
+        ending, cause = await self._converse_or_fail()
+        if isinstance(cause, Decided):
+            self._ticket.accept()
+        elif cause is not None and self._ticket.claim():
+            return await self._refuse(cause)
+        if ending.error is not None and not ending.decided:
+            self._log.warning("the run fails: %s", cause, error=None if ending.expected else cause)
+        await self._close(ending if ending.decided else await self._decide(ending))
+        return None
+
+    def _restore(self) -> None:
+        self._outbox.restore(self._parts.journal.log.all(self._record.id))
+        self._steps.restore()
+        self._interruption = RunFailed("process_lost", "the process that drove this run has ended; its text is kept")
+
+    async def _converse_or_fail(self) -> tuple[Ending, Exception | None]:
+        """Return how the conversation ended, and what ended it if that was not the model."""
+        if self._interruption is None:
+            self._work = asyncio.ensure_future(self._converse())
+            try:
+                return await self._work, None
+            except asyncio.CancelledError:
+                if self._interruption is None:
+                    raise
+            except Exception as error:
+                self._interruption = self._interruption or error
+        if isinstance(self._interruption, Fenced):
+            raise self._interruption
+        return ending_of(self._interruption), self._interruption
+
+    async def _converse(self) -> Ending:
+        self._outbox.event(events.thread_info(self._record.thread_id, self._record.id))
+        limit = self._parts.settings.step_limit
+        fresh: Sequence[Item] = self._record.spec.messages
+        for number in range(1, limit + 1):
+            budget = self._budget()
+            if budget is not None and budget <= 0:
+                return await self._complete("length")
+            done = await self._steps.take(number, fresh, budget, self._ticket.accept)
+            self._usage += done.usage
+            self._content = done.content
+            if not done.calls:
+                return await self._complete(done.finish_reason)
+            fresh = await self._tools.run_all(number, done.calls)
+        raise RunFailed("step_limit", f"the model took {limit} steps and still asks for tools")
+
+    def _budget(self) -> int | None:
+        limit = self._run.options.get("max_completion_tokens")
+        return None if limit is None else limit - self._usage.completion_tokens
+
+    async def _complete(self, finish_reason: Any) -> Ending:
+        await self._outbox.finish()
+        return Ending(status="completed", finish_reason=finish_reason)
+
+    async def _refuse(self, cause: Exception) -> None:
+        """Take the run back: its start is answered with an error."""
+        journal, record = self._parts.journal, self._record
+        promoted = await settled(
+            journal.runs.discard(record.id, record.epoch, timeout=self._parts.settings.run_timeout)
+        )
+        self._log.info("the start is refused: %s", cause)
+        self._ticket.refuse(refusal(cause, operator_key=record.spec.operator_key))
+        if promoted is not None:
+            self._promoted(promoted)
+
+    async def _decide(self, ending: Ending) -> Ending:
+        """Propose the outcome; whoever was first has it."""
+        decided = self._parts.journal.runs.decide(self._record.id, ending.status, ending.finish_reason, ending.error)
+        decision = await settled(decided)
+        return ending if decision.won else Ending.of(decision)
+
+    async def _close(self, ending: Ending) -> None:
+        """Send `end`, leave the thread in order, free it, tell everybody."""
+        self._outbox.discard()
+        if ending.decided and ending.status in ("cancelled", "expired"):
+            default: StopReason = "deadline" if ending.status == "expired" else "stop"
+            self._parts.hooks.on_stop(self._run, self._stop_reason or default)
+        cancelling = asyncio.ensure_future(self._steps.cancel())
+        usage = self._usage_so_far()
+        self._say_end(ending, usage)
+        await self._outbox.flush()
+        promoted = await settled(
+            self._parts.journal.runs.finish(
+                self._record.id,
+                self._record.epoch,
+                usage=usage,
+                cut=self._steps.cut(),
+                timeout=self._parts.settings.run_timeout,
+            )
+        )
+        self._ticket.end(self._result(ending, usage))
+        if promoted is not None:
+            self._promoted(promoted)
+        await self._settle(ending, usage, await cancelling)
+
+    def _say_end(self, ending: Ending, usage: Usage) -> None:
+        if self._outbox.ended:
+            return
+        if not self._outbox.begun:
+            self._outbox.event(events.thread_info(self._record.thread_id, self._record.id))
+        if ending.error is not None:
+            error = ending.error
+            self._outbox.event(events.error(error["message"], error["code"], error["details"]))
+        self._outbox.event(events.end(ending.finish_reason, usage))
+
+    async def _settle(self, ending: Ending, usage: Usage, billed: Usage | None) -> None:
+        """Correct the usage by what the provider told after the cancel, then tell the plugins."""
+        if billed is not None:
+            usage = self._usage + billed
+            await settled(self._parts.journal.runs.set_usage(self._record.id, usage))
+        error = ending.error or {}
+        outcome = Outcome(
+            status=ending.status,
+            finish_reason=ending.finish_reason,
+            usage=usage,
+            text=self._outbox.text_so_far,
+            error_code=error.get("code"),
+            error_message=error.get("message"),
+            steps=tuple(self._steps.history),
+            duration=time.time() - (self._record.started_at or self._record.created_at),
+        )
+        await self._parts.hooks.on_end(self._run, outcome)
+
+    def _usage_so_far(self) -> Usage:
+        """Return the usage on record, and an estimate (four characters a token) for a step that was cut off."""
+        if not self._steps.is_open:
+            return self._usage
+        tokens = (len(self._steps.partial_text()) + 3) // 4
+        return self._usage + Usage(completion_tokens=tokens, total_tokens=tokens, estimated=True)
+
+    def _result(self, ending: Ending, usage: Usage) -> Result:
+        answer = self._outbox.answer_so_far if ending.status == "completed" else self._outbox.text_so_far
+        untouched = "".join(part["text"]["value"] for part in self._content) == answer
+        text = [{"type": "text", "text": {"value": answer}}] if answer else []
+        content = self._content if untouched and ending.status == "completed" else text
+        return Result(
+            status=ending.status,
+            finish_reason=ending.finish_reason,
+            usage=usage,
+            content=content,
+            error=ending.error,
+        )
+
+    def _interrupt(self, cause: Exception) -> None:
+        """Break off the conversation because of `cause`, once."""
+        if self._work is not None and self._work.done():
+            self._log.info("after the run's end: %s", cause)
+            return
+        if self._interruption is None:
+            self._interruption = cause
+            if self._work is not None:
+                self._work.cancel()
+
+    def _watch_deadline(self) -> asyncio.TimerHandle:
+        seconds = (self._record.deadline or time.time() + self._parts.settings.run_timeout) - time.time()
+        expire = lambda: asyncio.ensure_future(self._expire())  # noqa: E731 - a timer takes a plain function
+        return asyncio.get_running_loop().call_later(max(seconds, 0), expire)
+
+    async def _expire(self) -> None:
+        message = f"the run took longer than {self._parts.settings.run_timeout:g} seconds"
+        ending = Ending(
+            status="expired",
+            finish_reason="expired",
+            error={"message": message, "code": "run_expired", "details": None},
+        )
+        decided = await self._decide(ending)
+        self._interrupt(Decided(decided.as_decision()))
+
+    def _new_outbox(self) -> Outbox:
+        spec, settings = self._record.spec, self._parts.settings
+        delivery = None
+        if spec.channels and (messenger := self._parts.messenger(self._record)) is not None:
+            delivery = Delivery(messenger, self._record.destination())
+        joined = settings.coalesce_ms / 1000 if spec.channels else _POLLED_INTERVAL
+        return Outbox(
+            run=self._run,
+            epoch=self._record.epoch,
+            log=self._parts.journal.log,
+            hooks=self._parts.hooks,
+            delivery=delivery,
+            action_name=spec.action_name,
+            style=settings.event_style,
+            interval=lambda: joined,
+            on_fault=self._interrupt,
+        )
+
+
+def run_of(record: RunRecord) -> Run:
+    """Return what hooks are given of a run."""
+    spec = record.spec
+    return Run(
+        id=record.id,
+        thread_id=record.thread_id,
+        app=record.app,
+        request_id=spec.request_id,
+        provider=spec.provider,
+        model=spec.model,
+        instructions=spec.instructions,
+        tools=tuple(spec.tools),
+        metadata=spec.metadata,
+        options=spec.options,
+        stream=spec.stream,
+    )

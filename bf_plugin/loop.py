@@ -1,0 +1,52 @@
+"""The one event loop of a process, on a daemon thread of its own: it drives all runs."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+class LoopThread:
+    """Runs an asyncio loop. Request threads hand work over with `run` and `call`; nobody else touches the loop."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._work, name="bf-loop", daemon=True)
+        self._thread.start()
+
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
+        """Start a coroutine; callable from any thread but the loop's own."""
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+
+    def call(self, callback: Callable[..., object], *args: Any) -> None:
+        """Call `callback` on the loop soon; after `close` this does nothing."""
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(callback, *args)
+
+    def close(self) -> None:
+        """Cancel what still runs and end the thread."""
+        if self._thread.is_alive():
+            self.call(self._loop.stop)
+            self._thread.join(timeout=10)
+
+    def _work(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        try:
+            self._loop.run_forever()
+        finally:
+            tasks = asyncio.all_tasks(self._loop)
+            for task in tasks:
+                task.cancel()
+            self._loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+            self._loop.run_until_complete(self._loop.shutdown_asyncgens())
+            self._loop.close()
+
+
+async def settled(future: Future[T]) -> T:
+    """Await a write of the journal. If the caller is cancelled it still happens: it may be committed already."""
+    return await asyncio.shield(asyncio.wrap_future(future))

@@ -1,0 +1,84 @@
+"""How a start waits for its run, across the border between request threads and the loop."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from dataclasses import dataclass, field
+from typing import Any
+
+from bf_plugin.errors import RequestError
+from bf_plugin.values import FinishReason, Status, Usage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """How a run ended, for a caller that waited. `content` is the published `data`, text after `on_delta`."""
+
+    status: Status
+    finish_reason: FinishReason
+    usage: Usage
+    content: Sequence[Mapping[str, Any]] = field(repr=False)
+    error: Mapping[str, Any] | None = None
+
+
+class Ticket:
+    """One start's place in the queue between its request thread and the driver.
+
+    Acceptance is decided once, by whoever comes first: the driver that heard from the provider, or the caller that no
+    longer waits. `release` lets the first event go: not before the start is answered.
+    """
+
+    def __init__(self) -> None:
+        self._accepted: Future[None] = Future()
+        self._claimed = False
+        self.ended: Future[Result] = Future()
+        self.released: Future[None] = Future()
+
+    # the driver's side
+
+    def accept(self) -> None:
+        """Tell the caller that the run exists."""
+        if self.claim():
+            self._accepted.set_result(None)
+
+    def claim(self) -> bool:
+        """Take the right to answer the caller: true once, and only while the caller still waits."""
+        if self._claimed:
+            return False
+        self._claimed = True
+        return self._accepted.set_running_or_notify_cancel()
+
+    def refuse(self, error: RequestError) -> None:
+        """Give the caller `error` for an answer; only after `claim`."""
+        self._accepted.set_exception(error)
+
+    def end(self, result: Result) -> None:
+        """Tell a caller that waits for the end."""
+        self.ended.set_result(result)
+
+    def fail(self, error: RequestError) -> None:
+        """Give `error` to whoever still waits for anything: this process cannot bring the run to its end."""
+        if self.claim() or (self._claimed and not self._accepted.done()):
+            self._accepted.set_exception(error)
+        if not self.ended.done():
+            self.ended.set_exception(error)
+
+    # the caller's side
+
+    def wait_accepted(self, seconds: float | None) -> None:
+        """Return when the run exists, or after `seconds`: from then on it is answered as existing.
+
+        Raises what the driver refused it with.
+        """
+        try:
+            self._accepted.result(timeout=seconds)
+        except FutureTimeoutError:
+            if not self._accepted.cancel():
+                self._accepted.result()
+
+    def release(self) -> None:
+        """Let the driver send events; may be called again."""
+        if not self.released.done():
+            self.released.set_result(None)
