@@ -8,9 +8,9 @@ from typing import Any
 
 _QUOTED = re.compile(r"[\"“'‘`]([^\"”'’`]+)[\"”'’`]")
 _NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
-_COLOURS = frozenset(
-    ("red", "orange", "yellow", "green", "blue", "purple", "violet", "pink", "brown", "black", "white", "gray", "grey")
-    + ("teal", "cyan", "magenta", "gold", "navy", "lime")
+_COLOURS = re.compile(
+    r"\b(?:red|orange|yellow|green|blue|purple|violet|pink|brown|black|white|gr[ae]y|teal|cyan|magenta|gold|navy|lime)\b"
+    r"|#[0-9a-f]{3,8}\b"
 )
 _LIMIT = 4
 """Levels of nesting after which nothing is guessed any more."""
@@ -23,9 +23,7 @@ def guess_arguments(schema: Mapping[str, Any], said: str) -> dict[str, Any]:
 
 def colours(said: str) -> list[str]:
     """Return the colours named, as written in CSS."""
-    return [word for word in re.findall(r"[a-z]+", said.lower()) if word in _COLOURS] + re.findall(
-        r"#[0-9a-fA-F]{3,8}\b", said
-    )
+    return _COLOURS.findall(said.lower())
 
 
 def _guess_object(schema: Mapping[str, Any], said: str, depth: int) -> dict[str, Any]:
@@ -76,4 +74,6 @@ def _guess_text(name: str, schema: Mapping[str, Any], said: str) -> str:
 
 def _mentioned(option: Any, said: str) -> bool:
     """Tell whether an option, or a longer form of it ("darker"), is in the text."""
-    return bool(re.search(rf"(?<!\w){re.escape(str(option))}", said, re.IGNORECASE))
+    text = str(option)
+    longer = r"\w*" if len(text) > 2 else ""
+    return bool(re.search(rf"(?<!\w){re.escape(text)}{longer}(?!\w)", said, re.IGNORECASE))
