@@ -19,12 +19,10 @@ def merge_assistant(request: StartRequest, app: App) -> StartRequest:
     """Return the request with model, instructions and tools settled: the caller's, the assistant's or the app's.
 
     `tools` is never None afterwards and holds the resources the caller gave for them. Raises RequestError: 404 for an
-    unknown assistant, 400 when nobody names a model or when the assistant needs a page and the caller polls.
+    unknown assistant, 400 when the assistant needs a page and the caller polls. Without any `model` it stays None: a
+    `before_run` hook may still choose one.
     """
     assistant = _assistant(request, app)
-    model = request.model or assistant.model or app.model
-    if not model:
-        raise invalid("payload.model", "is required: neither the assistant nor the app has one")
     tools = request.tools
     if tools is None:
         tools = parse_tools(assistant.tools)
@@ -33,7 +31,7 @@ def merge_assistant(request: StartRequest, app: App) -> StartRequest:
     tools, warnings = _with_resources(request, tools)
     return replace(
         request,
-        model=model,
+        model=request.model or assistant.model or app.model,
         instructions=_instructions(request, assistant, app),
         tools=tools,
         warnings=(*request.warnings, *warnings),

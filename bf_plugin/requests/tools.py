@@ -41,7 +41,7 @@ class FunctionDefinition(Body):
 
     name: Name
     description: str | None = None
-    parameters: Annotated[dict[str, Any] | None, WithJsonSchema(_PARAMETERS)] = None
+    parameters: Annotated[dict[str, Any], WithJsonSchema(_PARAMETERS)] | None = None
     strict: bool | None = None
 
     @field_validator("parameters")
