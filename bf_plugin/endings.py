@@ -9,6 +9,7 @@ from typing import Any, cast, get_args
 from bf_plugin.delivery import DeliveryFailed
 from bf_plugin.errors import BFError, JournalError, PluginError, ProviderError, RequestError, StopRun
 from bf_plugin.journal.records import Decided, Decision
+from bf_plugin.tickets import Result
 from bf_plugin.values import FinishReason, Status
 
 
@@ -110,3 +111,16 @@ def refusal(cause: Exception, *, operator_key: bool) -> RequestError:
     error = _error(cause)
     code = 503 if isinstance(cause, JournalError) else 500
     return RequestError(code, error["message"], details=error["details"], retry_after=5.0 if code == 503 else None)
+
+
+_CODES = {"plugin_failed": 500, "internal_error": 500, "stopped_by_hook": 500, "step_limit": 500, "journal_failed": 503}
+
+
+def failure_of(result: Result) -> RequestError | None:
+    """Return what a polling caller is answered instead of a result, None when there is one."""
+    error = result.error or {}
+    if result.status == "expired":
+        return RequestError(408, error.get("message", "the run took too long"), details=error.get("code"))
+    if result.status == "failed":
+        return RequestError(_CODES.get(error["code"], 502), error["message"], details=error["code"])
+    return None

@@ -154,3 +154,24 @@ class Fenced(JournalError):
 
 class ConfigurationError(BFError):
     """A setting that cannot work; the message names it and says what to set."""
+
+
+def error_body(error: RequestError, *, request_id: str, action_name: str | None) -> dict[str, Any]:
+    """Return the body of an error answer: the union of what BetterForms clients read."""
+    details = error.details or "; ".join(f"{field} {problem}" for field, problem in error.errors.items()) or None
+    return {
+        "success": False,
+        "name": error.name,
+        "message": error.message,
+        "code": error.code,
+        "className": _class_name(error.name),
+        "actionName": action_name,
+        "errors": error.errors,
+        "data": {**error.data, "requestId": request_id},
+        "error": {"message": error.message, "code": error.code, "details": details},
+    }
+
+
+def _class_name(name: str) -> str:
+    """Return the Feathers class name: `NotFound` is `not-found`."""
+    return "".join(f"-{letter.lower()}" if letter.isupper() else letter for letter in name).removeprefix("-")

@@ -84,11 +84,9 @@ def pieces(text: str, limit: int = DELTA_LIMIT) -> list[str]:
 
 def named_action(event: Mapping[str, Any], name: str, style: str) -> dict[str, Any]:
     """Return the BetterForms action that carries `event` in the operator's `BF_EVENT_STYLE`."""
-    options = {
-        "options": lambda: dict(event),
-        "data": lambda: {"data": dict(event)},
-        "both": lambda: {**event, "data": dict(event)},
-    }[style]()
+    flat = {} if style == "data" else event
+    nested = {} if style == "options" else {"data": event}
+    options = {**flat, **nested}
     return {"action": "namedAction", "name": name, "options": options}
 
 

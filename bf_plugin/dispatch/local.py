@@ -26,20 +26,22 @@ class LocalDispatcher:
         self._drives: dict[str, Drive] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._tickets: dict[str, Ticket] = {}
+        self._apps: dict[str, str] = {}
         self._log = get_logger(__name__)
 
-    @property
-    def active(self) -> int:
-        """How many runs this process drives, or is about to."""
-        return len(self._tickets)
+    def active(self, app: str | None = None) -> int:
+        """Return how many runs this process drives or is about to, of one app or of all."""
+        apps = list(self._apps.values())
+        return len(apps) if app is None else apps.count(app)
 
-    def expect(self, run_id: str, ticket: Ticket) -> None:
+    def expect(self, record: RunRecord, ticket: Ticket) -> None:
         """Remember who waits for a run, before it is on record."""
-        self._tickets[run_id] = ticket
+        self._tickets[record.id] = ticket
+        self._apps[record.id] = record.app
 
     def forget(self, run_id: str) -> None:
         """Drop what `expect` remembered."""
-        self._tickets.pop(run_id, None)
+        self._ended(run_id)
 
     def submit(self, record: RunRecord) -> None:
         """Drive a run that is `starting`; a `queued` one comes up when its thread is free, or when it is stopped."""
@@ -75,14 +77,18 @@ class LocalDispatcher:
         self._owner.release()
 
     def _start(self, record: RunRecord, crashed: bool = False) -> None:
+        if record.id in self._drives:
+            return  # a queued run can be stopped and promoted at once
         ticket = self._tickets.setdefault(record.id, Ticket())
+        self._apps.setdefault(record.id, record.app)
         if crashed or not record.spec.channels:
             ticket.release()
         try:
             drive = Drive(record, self._parts, ticket=ticket, promoted=self._start, crashed=crashed)
         except Exception as error:
             self._log.bind(run_id=record.id).error("cannot be driven: %s", error, error=error)
-            self._tickets.pop(record.id).fail(refusal(error, operator_key=False))
+            ticket.fail(refusal(error, operator_key=False))
+            self._ended(record.id)
             return
         ticket.released.add_done_callback(lambda _: self._loop.call(drive.release))
         self._drives[record.id] = drive
@@ -91,7 +97,7 @@ class LocalDispatcher:
         task.add_done_callback(lambda _: self._ended(record.id))
 
     def _ended(self, run_id: str) -> None:
-        for register in (self._drives, self._tasks, self._tickets):
+        for register in (self._drives, self._tasks, self._tickets, self._apps):
             register.pop(run_id, None)
 
     def _stop(self, run_id: str, decision: Decision, reason: StopReason) -> None:

@@ -16,12 +16,11 @@ class Dispatcher(Protocol):
     owner: str
     """Names this process in the journal."""
 
-    @property
-    def active(self) -> int:
-        """How many runs this process drives."""
+    def active(self, app: str | None = None) -> int:
+        """Return how many runs this process drives or is about to, of one app or of all."""
         ...
 
-    def expect(self, run_id: str, ticket: Ticket) -> None:
+    def expect(self, record: RunRecord, ticket: Ticket) -> None:
         """Remember who waits for a run, before it is on record."""
         ...
 

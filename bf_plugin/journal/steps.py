@@ -182,6 +182,11 @@ class StepStore(Base):
 
         return self.write(job)
 
+    def has_call(self, tool_call_id: str) -> bool:
+        """Tell whether a page was ever asked under this id."""
+        query = select(calls.c.run_id).where(calls.c.tool_call_id == tool_call_id)
+        return self.read(lambda connection: connection.execute(query).first()) is not None
+
     def calls_of(self, run_id: str, number: int) -> list[CallRecord]:
         """Return the calls of a step, in the model's order."""
         query = select(calls).where(calls.c.run_id == run_id, calls.c.step == number).order_by(calls.c.position)

@@ -24,9 +24,9 @@ _BUSY_MS = 10_000
 
 
 class Journal:
-    """The database: `runs`, `steps` and `log` are its parts. `path` is the SQLite file, None on a server."""
+    """The database: `runs`, `steps` and `log` are its parts. `path` is the SQLite file."""
 
-    def __init__(self, writers: Engine, readers: Engine, vault: Vault, path: Path | None) -> None:
+    def __init__(self, writers: Engine, readers: Engine, vault: Vault, path: Path) -> None:
         self.path = path
         self.vault = vault
         self._engines = (writers, readers)
@@ -34,6 +34,11 @@ class Journal:
         self.runs = RunStore(readers, self._writer, vault)
         self.steps = StepStore(readers, self._writer, vault)
         self.log = MessageLog(readers, self._writer, vault)
+
+    @property
+    def lock_folder(self) -> Path:
+        """Where the processes of this deployment mark themselves as alive."""
+        return self.path.with_name(self.path.name + ".d")
 
     def check(self) -> None:
         """Write nothing, in a transaction. Raises JournalError when the database cannot be written."""
