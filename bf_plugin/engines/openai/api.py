@@ -1,0 +1,177 @@
+"""The calls the engine makes, through the SDK's requests and errors but without its parsing.
+
+Bodies go as they are (`extra_body`) and answers are decoded here: no pydantic model is built, and what a newer or an
+independent server sends does not have to fit the installed SDK's types.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from bf_plugin.engines.openai.clients import Client
+from bf_plugin.engines.openai.decode import SNAPSHOT, BrokenStreamError, Decoder, Frame, loads
+from bf_plugin.engines.openai.problems import Problem, problem_of
+from bf_plugin.engines.port import Access
+
+if TYPE_CHECKING:
+    from openai import AsyncAPIResponse
+    from openai._response import AsyncResponseContextManager
+
+    Pending = AsyncResponseContextManager[AsyncAPIResponse[Any]]
+
+logger = logging.getLogger(__name__)
+
+CALL_TIMEOUT = 30.0
+PAGE = 100
+PAGES = 3
+"""How far back a conversation is read at most; some servers say `has_more` for ever."""
+
+
+class Connection:
+    """An open event stream. `heard` counts its real events."""
+
+    def __init__(self, response: AsyncAPIResponse[Any], *, resumed: bool = False) -> None:
+        self._response = response
+        self._decoder = Decoder(everything=resumed)
+        self._chunks: AsyncIterator[bytes] | None = None
+        self._ended = False
+
+    @property
+    def heard(self) -> int:
+        """How many events other than keepalives have come."""
+        return self._decoder.heard
+
+    async def read(self) -> list[Frame] | None:
+        """Return the frames of one network read, maybe none; None once the connection has ended, well or badly."""
+        if self._ended:
+            return None
+        try:
+            return await self._next()
+        except BrokenStreamError as broken:
+            logger.warning("provider stream broken: %s", broken)
+        except Exception as error:  # the transport's exceptions have no common root that may be imported
+            logger.debug("provider stream lost: %s", type(error).__name__)
+        self._ended = True
+        return None
+
+    async def aclose(self) -> None:
+        """Close the connection."""
+        self._ended = True
+        await _close(self._response)
+
+    async def _next(self) -> list[Frame]:
+        if self._chunks is None:
+            if self._response.headers.get("content-type", "").startswith("application/json"):
+                self._ended = True
+                return [{"type": SNAPSHOT, "response": loads(await self._response.read())}]
+            self._chunks = self._response.iter_bytes()
+        try:
+            return self._decoder.feed(await self._chunks.__anext__())
+        except StopAsyncIteration:
+            self._ended = True
+            return self._decoder.flush()
+
+
+class Api:
+    """One access's view of the provider. Every method raises Problem when it fails."""
+
+    def __init__(self, client: Client, access: Access, *, silence: float) -> None:
+        self._sdk = client.sdk
+        self._patient = client.patient
+        self._silence = silence
+        self._headers = {"X-Client-Request-Id": access.request_id} if access.request_id else None
+        self.key = access.api_key
+
+    async def create(self, body: Mapping[str, Any]) -> Connection:
+        """Ask for a response. Never repeated here: the SDK sends no idempotency key."""
+        pending = self._sdk.responses.with_streaming_response.create(
+            extra_body=dict(body), extra_headers=self._headers, timeout=self._silence
+        )
+        return Connection(await self._open(pending))
+
+    async def resume(self, response_id: str, cursor: int) -> Connection:
+        """Follow a background response from the event after `cursor`."""
+        pending = self._sdk.responses.with_streaming_response.retrieve(
+            response_id,
+            extra_query={"stream": "true", "starting_after": cursor},
+            extra_headers=self._headers,
+            timeout=self._silence,
+        )
+        return Connection(await self._open(pending), resumed=True)
+
+    async def retrieve(self, response_id: str) -> dict[str, Any]:
+        """Return a response as it is now."""
+        responses = self._patient.responses.with_streaming_response
+        return await self._json(
+            responses.retrieve(response_id, extra_headers=self._headers, timeout=CALL_TIMEOUT),
+        )
+
+    async def cancel(self, response_id: str) -> dict[str, Any]:
+        """Cancel a background response."""
+        responses = self._patient.responses.with_streaming_response
+        return await self._json(
+            responses.cancel(response_id, extra_headers=self._headers, timeout=CALL_TIMEOUT),
+        )
+
+    async def create_conversation(self, items: Sequence[Mapping[str, Any]]) -> str:
+        """Create a conversation that holds `items` (at most 20) and return its id."""
+        conversations = self._sdk.conversations.with_streaming_response
+        created = await self._json(
+            conversations.create(extra_body={"items": list(items)}, extra_headers=self._headers, timeout=CALL_TIMEOUT),
+        )
+        return str(created.get("id"))
+
+    async def add_items(self, conversation: str, items: Sequence[Mapping[str, Any]]) -> None:
+        """Append `items` (at most 20) to a conversation."""
+        created = self._sdk.conversations.items.with_streaming_response.create(
+            conversation,
+            items=[],
+            extra_body={"items": list(items)},
+            extra_headers=self._headers,
+            timeout=CALL_TIMEOUT,
+        )
+        await self._json(created)
+
+    async def newest_items(self, conversation: str, until: str | None) -> list[dict[str, Any]]:
+        """Return a conversation's items, newest first, back to the one called `until` or as far as is sensible."""
+        found: list[dict[str, Any]] = []
+        query: dict[str, Any] = {"limit": PAGE, "order": "desc"}
+        for _ in range(PAGES):
+            page = await self._json(
+                self._patient.conversations.items.with_streaming_response.list(
+                    conversation, extra_query=query, extra_headers=self._headers, timeout=CALL_TIMEOUT
+                ),
+            )
+            items = [item for item in page.get("data") or () if isinstance(item, dict)]
+            found += items
+            if not items or not page.get("has_more") or any(item.get("id") == until for item in items):
+                break
+            query["after"] = items[-1].get("id")
+        return found
+
+    async def _open(self, pending: Pending) -> AsyncAPIResponse[Any]:
+        try:
+            return await pending.__aenter__()
+        except Exception as error:  # whatever the SDK raises may hold the request, and with it the key
+            raise problem_of(error, self.key) from None
+
+    async def _json(self, pending: Pending) -> dict[str, Any]:
+        response = await self._open(pending)
+        try:
+            answer = loads(await response.read())
+        except Exception as error:  # as above
+            raise problem_of(error, self.key) from None
+        finally:
+            await _close(response)
+        if not isinstance(answer, dict):
+            raise Problem("the provider answered with something else than an object", code="provider_error")
+        return answer
+
+
+async def _close(response: AsyncAPIResponse[Any]) -> None:
+    try:
+        await response.close()
+    except Exception as error:  # closing what is broken may fail, and nothing is left to do then
+        logger.debug("provider connection did not close well: %s", type(error).__name__)

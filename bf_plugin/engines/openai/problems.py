@@ -1,0 +1,82 @@
+"""Where the SDK's exceptions end: each becomes a ProviderError that carries no key and no part of one."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from bf_plugin.errors import ProviderError
+
+_MASKED = re.compile(r"[\w.-]*\*{3,}[\w.*-]*")
+_FIXED = {401: "the provider refused the API key", 403: "the provider does not allow this with this API key"}
+
+
+class Problem(ProviderError):
+    """A ProviderError that also knows which parameter the provider named."""
+
+    param: str | None = None
+
+
+def problem_of(error: Exception, key: str) -> Problem:
+    """Return what an exception of the SDK, or of the transport below it, means."""
+    status = getattr(error, "status_code", None)
+    if not isinstance(status, int):
+        return _unanswered(error)
+    body = getattr(error, "body", None)
+    fields = body if isinstance(body, Mapping) else {}
+    message = fields.get("message") or _detail(fields) or f"the provider answered {status}"
+    problem = Problem(
+        _FIXED.get(status) or scrub(str(message), key),
+        status=status,
+        code=_text(fields.get("code")),
+        retry_after=_retry_after(error),
+    )
+    problem.param = _text(fields.get("param"))
+    return problem
+
+
+def event_problem(event: Mapping[str, Any], key: str) -> Problem:
+    """Return what an `error` event, or a failed response's `error`, means; some servers nest it under `error`."""
+    nested = event.get("error")
+    fields = nested if isinstance(nested, Mapping) else event
+    code = _text(fields.get("code")) or (_text(fields.get("type")) if fields is nested else None)
+    message = fields.get("message") or (nested if isinstance(nested, str) else "the provider failed")
+    status = 429 if code == "rate_limit_exceeded" else None
+    return Problem(scrub(str(message), key), code=code, status=status)
+
+
+def scrub(message: str, key: str) -> str:
+    """Return `message` without the key, whole or masked (`sk-ab***yz`) as providers quote it."""
+    return _MASKED.sub("[key]", message.replace(key, "[key]") if key else message)
+
+
+def _unanswered(error: Exception) -> Problem:
+    """The exception's own text may hold request headers, so none of it is used."""
+    import openai
+
+    if isinstance(error, openai.APITimeoutError):
+        return Problem("the provider did not answer in time", code="provider_timeout")
+    if isinstance(error, openai.APIConnectionError):
+        return Problem("the provider cannot be reached", code="provider_unreachable")
+    return Problem(f"the request to the provider failed ({type(error).__name__})", code="provider_error")
+
+
+def _detail(fields: Mapping[str, Any]) -> str | None:
+    """FastAPI servers answer `{"detail": ...}`, a text or a list of findings."""
+    detail = fields.get("detail")
+    return str(detail) if detail else None
+
+
+def _retry_after(error: Exception) -> float | None:
+    headers = getattr(getattr(error, "response", None), "headers", None) or {}
+    try:
+        if (milliseconds := headers.get("retry-after-ms")) is not None:
+            return float(milliseconds) / 1000
+        return float(headers["retry-after"]) if "retry-after" in headers else None
+    except ValueError:
+        return None  # a date: nobody has seen a provider send one
+
+
+def _text(value: object) -> str | None:
+    return str(value) if value is not None and value != "" else None
