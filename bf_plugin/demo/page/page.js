@@ -101,10 +101,11 @@ function redraw(message) {
   saving ||= requestAnimationFrame(save);
 }
 
-const settled = (message) => message.tools.map(([name, label]) => [name, label, true]);
+const settled = (message) => message.tools.map((used) => ({ ...used, done: true }));
 
 function addTools(message, functions) {
-  message.tools = [...settled(message), ...functions.map((tool) => [tool.name, toolLabel(tool), false])];
+  const called = functions.map((used) => ({ label: toolLabel(used), at: message.text.length, done: false }));
+  message.tools = [...settled(message), ...called];
   announce(functions.map(toolLabel).join(", "));
 }
 

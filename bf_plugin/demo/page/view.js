@@ -22,6 +22,10 @@ function element(tag, className, text) {
   return made;
 }
 
+function write(node, text) {
+  if (node.textContent !== text) node.textContent = text;
+}
+
 function button(text, action) {
   const made = element("button", "", text);
   made.type = "button";
@@ -29,7 +33,8 @@ function button(text, action) {
   return made;
 }
 
-/** The list of messages; a message is {role, text, tools: [[name, label, done]], running, ending, error}. */
+/** The list of messages; a message is {role, text, tools: [{label, at, done}], running, ending, error}.
+ * A tool is shown where it was called: after `at` characters of the text. */
 export class Conversation {
   #list = byId("conversation");
   #scroller = byId("scroller");
@@ -43,8 +48,7 @@ export class Conversation {
   draw(message, actions = []) {
     const atEnd = this.#atEnd();
     const parts = this.#drawn.get(message) ?? this.#add(message);
-    parts.text.textContent = message.text;
-    parts.text.hidden = !message.text && !message.running;
+    this.#drawBody(message, parts.body);
     if (message.role === "assistant") this.#drawAssistant(message, parts, actions);
     if (atEnd) this.scrollToEnd();
   }
@@ -61,21 +65,40 @@ export class Conversation {
 
   #add(message) {
     const item = element("li", `message ${message.role}`);
-    const parts = { item, text: element("div", "text"), chips: element("div", "chips"), end: element("div") };
+    const parts = { item, body: element("div", "body"), end: element("div") };
     item.append(element("span", "hidden", message.role === "user" ? "You said:" : "The assistant said:"));
-    item.append(parts.chips, parts.text, parts.end);
+    item.append(parts.body, parts.end);
     this.#list.append(item);
     this.#drawn.set(message, parts);
     return parts;
   }
 
-  #drawAssistant(message, { item, chips, end }, actions) {
+  /** Draw text and tools in turn; what is there already is kept, so that a selection survives streaming. */
+  #drawBody({ text, tools = [] }, body) {
+    const places = [...new Set(tools.map((tool) => tool.at))];
+    const count = 2 * places.length + 1;
+    while (body.childElementCount > count) body.lastElementChild.remove();
+    for (let index = 0; index < count; index += 1) {
+      const place = index >> 1;
+      const make = () => (index % 2 ? element("ul", "chips") : element("div", "text"));
+      const shown = body.children[index] ?? body.appendChild(make());
+      if (index % 2) this.#drawChips(tools.filter((tool) => tool.at === places[place]), shown);
+      else write(shown, text.slice(places[place - 1] ?? 0, places[place]));
+    }
+  }
+
+  #drawChips(tools, list) {
+    tools.forEach((tool, index) => {
+      const chip = list.children[index] ?? list.appendChild(element("li", "chip"));
+      chip.classList.toggle("done", tool.done);
+      write(chip, tool.label);
+    });
+  }
+
+  #drawAssistant(message, { item, end }, actions) {
     item.classList.toggle("running", message.running);
-    item.classList.toggle("begun", message.text !== "");
+    item.classList.toggle("begun", message.text.length > (message.tools.at(-1)?.at ?? 0));
     item.setAttribute("aria-busy", String(message.running));
-    chips.hidden = message.tools.length === 0;
-    const chip = ([, label, done]) => element("span", done ? "chip done" : "chip", label);
-    chips.replaceChildren(...message.tools.map(chip));
     end.replaceChildren();
     if (message.error) end.append(this.#failure(message.error, actions));
     else if (ENDINGS[message.ending]) end.append(element("p", "note", ENDINGS[message.ending]));
