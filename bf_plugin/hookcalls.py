@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import pluggy
 
 from bf_plugin import toolanswers
-from bf_plugin.errors import PluginError, RunRejected, StopRun
+from bf_plugin.errors import PluginError
 from bf_plugin.hookguards import CURRENT, Edge, StandIn, Trail
 from bf_plugin.hookspecs import IN_THREAD
 from bf_plugin.threads import Workers
@@ -52,11 +52,11 @@ class HookCalls:
 
     def before_run(self, draft: RunDraft) -> None:
         """Let every plugin change the draft. Raises RunRejected, or PluginError for anything unplanned."""
-        _attributed("before_run", RunRejected, functools.partial(self._hook.before_run, run=draft))
+        self._hook.before_run(run=draft)
 
     def on_delta(self, run: Run, delta: Delta) -> None:
         """Let every plugin change the text, in this thread. Raises StopRun, or PluginError for anything unplanned."""
-        _attributed("on_delta", StopRun, functools.partial(self._hook.on_delta, run=run, delta=delta))
+        self._hook.on_delta(run=run, delta=delta)
 
     async def apply_delta(self, run: Run, delta: Delta) -> None:
         """Call `on_delta` where its plugins want it: on the loop, or in a worker. Raises as `on_delta`."""
@@ -118,14 +118,12 @@ class HookCalls:
         answer = await self._in_worker(trail, call.timeout, ask)
         if isinstance(answer, ToolResult):
             return answer
-        with Edge(trail.plugin, "on_tool_call"):
-            value = await self._awaited(trail, deadline - loop.time(), answer)
+        value = await self._awaited(trail, deadline - loop.time(), answer)
         write = functools.partial(_written, trail, value)
         return await self._in_worker(trail, deadline - loop.time(), write)
 
     def _ask(self, trail: Trail, run: Run, call: ToolCall) -> ToolResult | Awaitable[object]:
-        ask = functools.partial(self._hook.on_tool_call, run=run, call=call)
-        answer: object = _attributed("on_tool_call", StopRun, ask)
+        answer = self._hook.on_tool_call(run=run, call=call)
         if answer is None:
             return ToolResult(toolanswers.answer_text(toolanswers.unanswered(call.name)), is_error=True)
         return answer if inspect.isawaitable(answer) else _written(trail, answer)
@@ -133,7 +131,7 @@ class HookCalls:
     async def _tell(self, hook: str, run: Run, tell: Callable[[], object]) -> None:
         try:
             await self._in_worker(Trail(run.id), self._patience, tell)
-        except Exception as error:  # the guards log what plugins raise; left are hangs and wrappers that do not yield
+        except Exception as error:  # the guards log what plugins raise: left are hangs, and pools that are closed
             logger.error("run %s: %s: %s", run.id, hook, error)
 
     async def _in_worker(self, trail: Trail, seconds: float, job: Callable[[], T]) -> T:
@@ -159,7 +157,7 @@ class HookCalls:
 
     async def _awaited(self, trail: Trail, seconds: float, answer: Awaitable[T]) -> T:
         """Await what a plugin returned; Overdue when it takes longer, even if it ignores being cancelled."""
-        task = asyncio.ensure_future(answer)
+        task = asyncio.get_running_loop().create_task(_contained(trail, answer))
         try:
             await asyncio.wait({task}, timeout=max(seconds, 0))
         finally:
@@ -169,7 +167,7 @@ class HookCalls:
         if not task.done():
             raise Overdue(trail.plugin, f"no answer in time, {seconds:g} s of it spent awaiting")
         if task.cancelled():
-            raise RuntimeError("the awaitable it answered with was cancelled")
+            raise PluginError(trail.plugin, "what it returned was cancelled") from RuntimeError("cancelled")
         return task.result()
 
     def _keep(self, task: asyncio.Future[Any]) -> None:
@@ -182,16 +180,6 @@ class HookCalls:
             task.exception()  # marks it as seen: whoever waited has been told that it was late
 
 
-def _attributed(hook: str, signal: type[Exception], call: Callable[[], T]) -> T:
-    """Make the call; guards have named the plugin in all failures but pluggy's own (a wrapper that does not yield)."""
-    try:
-        return call()
-    except (PluginError, signal):
-        raise
-    except Exception as error:
-        raise PluginError("unknown", f"{hook}: {error}") from error
-
-
 def _followed(trail: Trail, job: Callable[[], T]) -> T:
     """Run a job that leaves its trail, in a worker thread."""
     token = CURRENT.set(trail)
@@ -199,6 +187,13 @@ def _followed(trail: Trail, job: Callable[[], T]) -> T:
         return job()
     finally:
         CURRENT.reset(token)
+
+
+async def _contained(trail: Trail, answer: Awaitable[T]) -> T:
+    """Await within the task, since asyncio lets a SystemExit that leaves a task end the loop."""
+    with Edge(trail.plugin, "on_tool_call"):
+        value = await answer
+    return value  # noqa: RET504  # a return within would be one that mypy thinks an Edge may swallow
 
 
 def _written(trail: Trail, answer: object) -> ToolResult:

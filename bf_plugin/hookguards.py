@@ -120,7 +120,12 @@ def _strict_wrapper(name: str, hook: str, function: Callable[..., Any]) -> Calla
     @functools.wraps(function)
     def guard(*args: Any) -> Generator[None, Any, Any]:
         with Edge(name, hook, args):
-            return (yield from function(*args))
+            wrapper = _started(function(*args))
+            try:
+                result = yield
+            except BaseException as error:
+                return _finished(wrapper.throw, error)
+            return _finished(wrapper.send, result)
 
     return guard
 
@@ -132,20 +137,28 @@ def _forgiving_wrapper(name: str, hook: str, function: Callable[..., Any]) -> Ca
     def guard(*args: Any) -> Generator[None, Any, Any]:
         wrapper = None
         with Edge(name, hook, args):
-            started = function(*args)
-            next(started)
-            wrapper = started
+            wrapper = _started(function(*args))
         result = yield
         if wrapper is not None:
             with Edge(name, hook, args):
-                try:
-                    wrapper.send(result)
-                except StopIteration:
-                    return result
-                raise RuntimeError("a wrapper yields once")
+                _finished(wrapper.send, result)
         return result
 
     return guard
+
+
+def _started(wrapper: Generator[None, Any, Any]) -> Generator[None, Any, Any]:
+    for _ in wrapper:
+        return wrapper
+    raise RuntimeError("a wrapper yields once, this one did not")
+
+
+def _finished(resume: Callable[[Any], object], value: object) -> Any:
+    try:
+        resume(value)
+    except StopIteration as stop:
+        return stop.value
+    raise RuntimeError("a wrapper yields once, this one did again")
 
 
 class Edge:
