@@ -63,7 +63,7 @@ class MessageLog(Base):
         return [self._message(row) for row in rows]
 
     def _message(self, row: Any) -> Sealed:
-        body, cursor, raw = self.vault.open(row.data_sealed, tuple[bytes, dict[str, Any] | None, str | None])
+        body, cursor, raw = self.vault.open(row.data_sealed)
         return Sealed(
             number=row.number,
             first_seq=row.first_seq,

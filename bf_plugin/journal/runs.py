@@ -142,7 +142,7 @@ class RunStore(Base):
         if upto is not None:
             query = query.where(items.c.id <= upto)
         rows = self.read(lambda connection: connection.execute(query).scalars().all())
-        return [self.vault.open(row, Item) for row in rows]
+        return [self.vault.open(row) for row in rows]
 
     def _promote(self, connection: Connection, thread_id: str, timeout: float) -> RunRecord | None:
         """Let the oldest queued run of a thread start, unless one is under way."""
@@ -183,8 +183,8 @@ class RunStore(Base):
         values.pop("attempts")
         return RunRecord(
             **{**values, "usage": decode_usage(values["usage"])},
-            spec=self.vault.open(spec, RunSpec),
-            secrets=self.vault.open(secrets, Secrets),
+            spec=RunSpec(**self.vault.open(spec)),
+            secrets=Secrets(**self.vault.open(secrets)) if secrets else None,
             error=self.vault.open(error),
         )
 

@@ -18,7 +18,6 @@ from bf_plugin.journal.runs import encode_usage
 from bf_plugin.journal.tables import calls, items, runs, steps, threads
 from bf_plugin.values import Usage
 
-
 Place = tuple[int, int]
 """Where a call stands in its run: step number, position in the step."""
 
@@ -68,9 +67,7 @@ class StepStore(Base):
             connection.execute(insert(steps).values(**row, parent_sealed=parent))
             query = select(items.c.item_sealed).where(items.c.thread_id == thread_id, items.c.id > synced)
             new = connection.execute(query.order_by(items.c.id)).scalars().all()
-            return Opened(
-                state=self.vault.open(parent), synced=synced, new=[self.vault.open(item, Item) for item in new]
-            )
+            return Opened(state=self.vault.open(parent), synced=synced, new=[self.vault.open(item) for item in new])
 
         return self.write(job)
 
@@ -157,7 +154,7 @@ class StepStore(Base):
             if connection.execute(undone.values(state="done", result_sealed=sealed)).rowcount == 1:
                 return output
             stored = connection.execute(select(calls.c.result_sealed).where(*mine)).scalar_one()
-            return str(self.vault.open(stored, str))
+            return str(self.vault.open(stored))
 
         return self.write(job)
 
@@ -196,8 +193,8 @@ class StepStore(Base):
                 call_id=row.call_id,
                 name=row.name,
                 state=row.state,
-                arguments=self.vault.open(row.arguments_sealed, str),
-                output=self.vault.open(row.result_sealed, str),
+                arguments=self.vault.open(row.arguments_sealed),
+                output=self.vault.open(row.result_sealed),
             )
             for row in rows
         ]

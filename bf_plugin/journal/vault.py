@@ -6,14 +6,12 @@ import os
 import secrets
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 
 from bf_plugin.errors import ConfigurationError, JournalError
-
-T = TypeVar("T")
 
 
 class Vault:
@@ -32,8 +30,8 @@ class Vault:
         """Return `value`, anything msgpack can hold, as a token."""
         return self._fernet.encrypt(msgspec.msgpack.encode(value))
 
-    def open(self, token: bytes | None, type_: type[T] | Any = Any) -> Any:
-        """Return what `token` holds as `type_`; None for None. Raises JournalError when no key fits."""
+    def open(self, token: bytes | None) -> Any:
+        """Return what `token` holds, None for None. Raises JournalError when no key fits."""
         if token is None:
             return None
         try:
@@ -42,7 +40,7 @@ class Vault:
             raise JournalError(
                 "the journal was written with another secret key: add the old one behind the new one in BF_SECRET_KEY"
             ) from None
-        return msgspec.msgpack.decode(clear, type=type_)
+        return msgspec.msgpack.decode(clear)
 
 
 def key_beside(database: Path) -> str:

@@ -1,0 +1,32 @@
+"""The command `bf-plugin`. Each command's module is imported when it is called."""
+
+from __future__ import annotations
+
+import importlib
+
+import click
+
+COMMANDS = {
+    "demo": "a gateway, a page and a simulated provider: the whole thing, without keys",
+    "plugins": "what is installed, and what failed to load",
+    "serve": "waitress in front of a host app",
+}
+
+
+class _Lazy(click.Group):
+    """Finds a command in the module of its name."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = getattr(importlib.import_module(f"bf_plugin.cli.{cmd_name}"), cmd_name)
+        return command
+
+
+@click.command(cls=_Lazy)
+@click.version_option(package_name="bf_plugin")
+def main() -> None:
+    """Run assistants behind a BetterForms-style gateway."""

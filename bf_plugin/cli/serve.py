@@ -1,0 +1,87 @@
+"""`bf-plugin serve`: waitress in front of a host app, or alone."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+import click
+
+from bf_plugin.errors import BFError, RequestError, error_body
+from bf_plugin.logs import configure, request_id
+from bf_plugin.middleware import Application
+from bf_plugin.settings import Settings, load_settings
+
+
+@click.command()
+@click.option("--app", "target", metavar="MODULE:ATTR", help="The WSGI app to put the endpoint in front of.")
+@click.option("--listen", default="127.0.0.1:8080", show_default=True, metavar="HOST:PORT", help="Port 0 picks one.")
+@click.option("--threads", default=16, show_default=True, type=click.IntRange(min=2), help="Server threads.")
+def serve(target: str | None, listen: str, threads: int) -> None:
+    """Serve the endpoint with waitress, until interrupted."""
+    try:
+        settings = load_settings()
+        if settings.max_waiters is None:
+            settings = settings.model_copy(update={"max_waiters": threads // 2})
+        configure(settings.log_format)
+        application = _application(target, settings)
+        application.start()
+    except BFError as error:
+        raise click.ClickException(str(error)) from None
+    try:
+        run(application, listen, threads)
+    finally:
+        application.close()
+
+
+def run(application: Any, listen: str, threads: int) -> None:
+    """Serve `application` on `HOST:PORT`, saying where on standard output."""
+    from waitress.server import create_server
+
+    try:
+        server = create_server(application, listen=listen, threads=threads, ident=None)
+    except (OSError, ValueError) as error:
+        raise click.ClickException(f"cannot listen on {listen}: {error}") from None
+    host, port = _bound(server)
+    click.echo(f"serving on http://{host}:{port}")
+    sys.stdout.flush()
+    server.run()
+
+
+def _bound(server: Any) -> tuple[str, int]:
+    """Return where a waitress server listens; with several sockets, the first of them."""
+    listening = getattr(server, "effective_listen", None)
+    return listening[0] if listening else (server.effective_host, server.effective_port)
+
+
+def _application(target: str | None, settings: Settings) -> Application:
+    if target is not None:
+        return Application(_load(target), name=None, settings=settings, plugins=())
+    if settings.messaging_url is None and not any(app.messaging_url for app in settings.apps.values()):
+        raise click.ClickException("without --app there is no host to send messages to: set BF_MESSAGING_URL")
+    return Application(nothing_else, name=None, settings=settings, plugins=(), has_host=False)
+
+
+def _load(target: str) -> Any:
+    module, _, attribute = target.partition(":")
+    sys.path.insert(0, "")  # as gunicorn and flask do: the app usually lies in the working directory
+    try:
+        return getattr(importlib.import_module(module), attribute or "application")
+    except (ImportError, AttributeError) as error:
+        raise click.ClickException(f"--app {target}: {error}") from None
+
+
+def nothing_else(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+    """Answer what is not ours: 404, in our form."""
+    import msgspec
+
+    body = error_body(
+        RequestError(404, "there is no such resource"),
+        request_id=request_id(environ.get("HTTP_X_REQUEST_ID")),
+        action_name=None,
+    )
+    encoded = msgspec.json.encode(body)
+    start_response("404 NotFound", [("Content-Type", "application/json"), ("Content-Length", str(len(encoded)))])
+    return [encoded]

@@ -1,0 +1,124 @@
+"""The plugin as users run it: mounted on a recording gateway, served by waitress, with a simulated provider.
+
+```python
+with Deployment(folder=tmp_path, plugins=[my_hooks]) as deployed:
+    deployed.provider.script("Hello")
+    run = deployed.start("Hi")
+    events = deployed.events(run)   # waits for `end`
+```
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import requests
+from cryptography.fernet import Fernet
+
+from bf_plugin.middleware import Application, mount
+from bf_plugin.paths import PREFIX
+from bf_plugin.settings import Settings
+from bf_plugin.testing.gateway import GatewayServer, RecordingGateway
+from bf_plugin.testing.provider import ProviderSimulator
+
+APP_KEY = "BFAPI_demo"
+PROVIDER_KEY = "sk-test-0123456789abcdef"
+CHANNEL = "channel-1"
+ACTION = "handleAssistantResponse"
+
+Wsgi = Callable[..., Iterable[bytes]]
+
+
+class Deployment:
+    """Gateway, plugin, provider and server together. Further keyword arguments are settings.
+
+    `wrap` puts WSGI middleware around the mounted app (a validator, a prefix); `inner` around the gateway. `prefix` is
+    the path under which `wrap` serves it.
+    """
+
+    def __init__(
+        self,
+        *,
+        folder: Path,
+        plugins: Iterable[object] = (),
+        provider: ProviderSimulator | None = None,
+        gateway: RecordingGateway | None = None,
+        wrap: Callable[[Wsgi], Wsgi] = lambda app: app,
+        inner: Callable[[Wsgi], Wsgi] = lambda app: app,
+        prefix: str = "",
+        threads: int = 16,
+        **settings: Any,
+    ) -> None:
+        self._own_provider = provider is None
+        self.provider = provider or ProviderSimulator().__enter__()
+        self.gateway = gateway or RecordingGateway(keys=[APP_KEY])
+        values = {
+            "database_url": f"sqlite:///{folder / 'journal.db'}",
+            "secret_key": Fernet.generate_key().decode(),
+            "openai_base_url": self.provider.base_url,
+            "model": "gpt-test",
+        }
+        self.settings = Settings(**{**values, **settings})
+        self.application: Application = mount(inner(self.gateway), settings=self.settings, plugins=plugins)
+        self._server = GatewayServer(self.gateway, app=wrap(self.application), threads=threads).__enter__()
+        self.url = self._server.url + prefix
+        self.http = requests.Session()
+
+    def __enter__(self) -> Deployment:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close everything, the server first."""
+        self.http.close()
+        self._server.close()
+        self.application.close()
+        if self._own_provider:
+            self.provider.stop()
+
+    def body(self, text: str = "Hi", *, stream: bool = True, **payload: Any) -> dict[str, Any]:
+        """Return the body of a start; `payload` adds to its payload."""
+        messages = [{"role": "user", "content": text}]
+        base = {"apiKey": PROVIDER_KEY, "stream": stream, "messages": messages}
+        return {"apiKey": APP_KEY, "channels": [CHANNEL], "actionName": ACTION, "payload": {**base, **payload}}
+
+    def post(self, path: str, body: Any, **options: Any) -> requests.Response:
+        """POST JSON to a path below our prefix, or to an absolute one (`/llm/...`)."""
+        return self.http.post(self._url(path), json=body, timeout=60, **options)
+
+    def get(self, path: str, **options: Any) -> requests.Response:
+        """GET a path below our prefix, or an absolute one."""
+        return self.http.get(self._url(path), timeout=60, **options)
+
+    def start(self, text: str = "Hi", **payload: Any) -> dict[str, Any]:
+        """Start a streaming run; return the 201's body."""
+        return _expect(201, self.post("", self.body(text, **payload)))
+
+    def poll(self, text: str = "Hi", **payload: Any) -> dict[str, Any]:
+        """Start a polling run; return the 200's body."""
+        return _expect(200, self.post("", self.body(text, stream=False, **payload)))
+
+    def stop(self, run: Mapping[str, Any]) -> dict[str, Any]:
+        """Stop a run, given by the body of its start; return the 200's body."""
+        return _expect(200, self.post("/stop", {"threadId": run["threadId"], "runId": run["runId"]}))
+
+    def events(self, run: Mapping[str, Any], timeout: float = 20.0) -> list[dict[str, Any]]:
+        """Wait for a run's `end` on the channel; return its events in the order of delivery."""
+        return self.gateway.wait_for_end(run["runId"], timeout)
+
+    def text(self, run: Mapping[str, Any]) -> str:
+        """Return a run's text as it was delivered, placed by offset."""
+        return self.gateway.text(run["runId"])
+
+    def _url(self, path: str) -> str:
+        return self.url + (path if path.startswith(("/llm", "/message", "/hello")) else PREFIX + path)
+
+
+def _expect(status: int, response: requests.Response) -> dict[str, Any]:
+    assert response.status_code == status, f"{response.status_code}: {response.text}"  # noqa: S101 - for tests
+    body: dict[str, Any] = response.json()
+    return body
