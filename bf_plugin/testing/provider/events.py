@@ -110,10 +110,11 @@ class Composer:
         return self.event(kind, response=self._record.snapshot())
 
     def _error(self, ending: StreamError) -> bytes:
-        described = {"code": ending.code, "message": ending.message, "param": ending.param}
+        described: JsonObject = {"code": ending.code, "message": ending.message, "param": ending.param}
+        self._record.stream_error = {"type": "server_error", **described}
         if not ending.nested:
             return self.event("error", **described)
-        return self.event("error", error={"type": "server_error", **described})
+        return self.event("error", error=self._record.stream_error)
 
     def _item(self, part: Item, delay: float) -> Iterator[Step]:
         index = len(self._record.output)

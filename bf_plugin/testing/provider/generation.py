@@ -84,6 +84,16 @@ class Generator:
         self._close_cut(record)
         self._store.changes.notify()
 
+    def undo(self, record: ResponseRecord) -> None:
+        """Cut a foreground response off even if it was generated faster than its client could have read it."""
+        if not record.over:
+            return self.cut(record)
+        record.status, record.visible = "cancelled", False
+        conversation = self._conversation(record)
+        if conversation is not None:
+            conversation.items = [item for item in conversation.items if item not in record.committed]
+        return None
+
     async def stop(self) -> None:
         """End everything that still goes on."""
         tasks = [record.task for record in self._store.responses.values() if record.task and not record.task.done()]
@@ -104,17 +114,17 @@ class Generator:
 
     async def _write(self, record: ResponseRecord, reply: Reply) -> None:
         composer = self._composers[record.id]
+        await self._maybe_hang(record)
         for number, step in enumerate(composer.content(reply)):
             if isinstance(step, Gate):
                 await step.passed()
             elif isinstance(step, Pause):
                 await asyncio.sleep(step.seconds)
             else:
-                await self._maybe_hang(record)
                 self._append(record, step)
+                await self._maybe_hang(record)
                 if number % _BREATH == 0:
                     await asyncio.sleep(0)
-        await self._maybe_hang(record)
         last = composer.ending(reply)
         self._finish(record)
         record.log.append(last)
@@ -136,6 +146,7 @@ class Generator:
         while seconds:
             await asyncio.sleep(seconds)
             record.log.append(self._composers[record.id].event("keepalive"))
+            self._store.changes.notify()
         await asyncio.Event().wait()
 
     def _close(self, record: ResponseRecord) -> None:

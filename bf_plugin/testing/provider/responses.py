@@ -46,20 +46,25 @@ class ResponsesApi:
 
     async def _create(self, exchange: Exchange) -> web.StreamResponse:
         record = self._accept(exchange)
-        goes_on = record.background
         try:
             await after(exchange, self._faults)
-            if record.body.get("stream"):
-                answer, survives = await self._stream(exchange, record, "create", 0)
-                goes_on = goes_on or survives
-                return answer
+            return await self._tell(exchange, record)
+        except BaseException:
             if not record.background:
-                await record.log.beyond(sys.maxsize)
-            goes_on = True
-            return _whole(exchange, record)
-        finally:
-            if not goes_on:
                 self._generator.cut(record)
+            raise
+
+    async def _tell(self, exchange: Exchange, record: ResponseRecord) -> web.StreamResponse:
+        if record.body.get("stream"):
+            answer, goes_on = await self._stream(exchange, record, "create", 0)
+            if not (goes_on or record.background):
+                self._generator.undo(record)
+            return answer
+        if not record.background:
+            await record.log.beyond(sys.maxsize)
+        if record.stream_error:
+            return exchange.json({"error": record.stream_error}, 500)
+        return _shown(exchange, record)
 
     def _accept(self, exchange: Exchange) -> ResponseRecord:
         body = exchange.body
@@ -118,12 +123,12 @@ class ResponsesApi:
         return (*record.history, *record.committed)
 
     async def _retrieve(self, exchange: Exchange) -> web.StreamResponse:
-        return exchange.json(self._found(exchange).snapshot())
+        return _shown(exchange, self._found(exchange))
 
     async def _resume(self, exchange: Exchange) -> web.StreamResponse:
         record = self._found(exchange)
         if self._faults.take("plain_resume"):
-            return exchange.json(record.snapshot())
+            return _shown(exchange, record)
         if fault := self._faults.take("resume_expired"):
             raise ApiError(fault["status"], "This response can no longer be streamed.", param="stream")
         if not (record.background and record.body.get("stream")):
@@ -138,7 +143,7 @@ class ResponsesApi:
     async def _cancel(self, exchange: Exchange) -> web.StreamResponse:
         record = self._found(exchange)
         self._generator.cancel(record)
-        return exchange.json(record.snapshot())
+        return _shown(exchange, record)
 
     async def _delete(self, exchange: Exchange) -> web.StreamResponse:
         record = self._found(exchange)
@@ -161,7 +166,7 @@ class ResponsesApi:
         return record
 
 
-def _whole(exchange: Exchange, record: ResponseRecord) -> web.StreamResponse:
+def _shown(exchange: Exchange, record: ResponseRecord) -> web.StreamResponse:
     return exchange.json(record.snapshot())
 
 

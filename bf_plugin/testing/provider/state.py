@@ -77,6 +77,7 @@ class ResponseRecord:
     status: str = "in_progress"
     output: list[JsonObject] = field(default_factory=list)
     error: JsonObject | None = None
+    stream_error: JsonObject | None = None
     incomplete_details: JsonObject | None = None
     usage: JsonObject | None = None
     deltas: list[str] = field(default_factory=list, repr=False)
