@@ -78,72 +78,47 @@ class Api:
     """One access's view of the provider. Every method raises Problem when it fails."""
 
     def __init__(self, client: Client, access: Access, *, silence: float) -> None:
-        self._sdk = client.sdk
+        self._once = client.once
         self._patient = client.patient
-        self._silence = silence
-        self._headers = {"X-Client-Request-Id": access.request_id} if access.request_id else None
+        headers = {"X-Client-Request-Id": access.request_id} if access.request_id else None
+        self._streamed: dict[str, Any] = {"extra_headers": headers, "timeout": silence}
+        self._plain: dict[str, Any] = {"extra_headers": headers, "timeout": CALL_TIMEOUT}
         self.key = access.api_key
 
     async def create(self, body: Mapping[str, Any]) -> Connection:
         """Ask for a response. Never repeated here: the SDK sends no idempotency key."""
-        pending = self._sdk.responses.with_streaming_response.create(
-            extra_body=dict(body), extra_headers=self._headers, timeout=self._silence
-        )
-        return Connection(await self._open(pending))
+        return Connection(await self._open(self._once.responses.create(extra_body=dict(body), **self._streamed)))
 
     async def resume(self, response_id: str, cursor: int) -> Connection:
         """Follow a background response from the event after `cursor`."""
-        pending = self._sdk.responses.with_streaming_response.retrieve(
-            response_id,
-            extra_query={"stream": "true", "starting_after": cursor},
-            extra_headers=self._headers,
-            timeout=self._silence,
-        )
+        query = {"stream": "true", "starting_after": cursor}
+        pending = self._once.responses.retrieve(response_id, extra_query=query, **self._streamed)
         return Connection(await self._open(pending), resumed=True)
 
     async def retrieve(self, response_id: str) -> dict[str, Any]:
         """Return a response as it is now."""
-        responses = self._patient.responses.with_streaming_response
-        return await self._json(
-            responses.retrieve(response_id, extra_headers=self._headers, timeout=CALL_TIMEOUT),
-        )
+        return await self._json(self._patient.responses.retrieve(response_id, **self._plain))
 
     async def cancel(self, response_id: str) -> dict[str, Any]:
         """Cancel a background response."""
-        responses = self._patient.responses.with_streaming_response
-        return await self._json(
-            responses.cancel(response_id, extra_headers=self._headers, timeout=CALL_TIMEOUT),
-        )
+        return await self._json(self._patient.responses.cancel(response_id, **self._plain))
 
     async def create_conversation(self, items: Sequence[Mapping[str, Any]]) -> str:
         """Create a conversation that holds `items` (at most 20) and return its id."""
-        conversations = self._sdk.conversations.with_streaming_response
-        created = await self._json(
-            conversations.create(extra_body={"items": list(items)}, extra_headers=self._headers, timeout=CALL_TIMEOUT),
-        )
-        return str(created.get("id"))
+        body = {"items": list(items)}
+        return str((await self._json(self._once.conversations.create(extra_body=body, **self._plain))).get("id"))
 
     async def add_items(self, conversation: str, items: Sequence[Mapping[str, Any]]) -> None:
         """Append `items` (at most 20) to a conversation."""
-        created = self._sdk.conversations.items.with_streaming_response.create(
-            conversation,
-            items=[],
-            extra_body={"items": list(items)},
-            extra_headers=self._headers,
-            timeout=CALL_TIMEOUT,
-        )
-        await self._json(created)
+        body = {"items": list(items)}
+        await self._json(self._once.items.create(conversation, items=[], extra_body=body, **self._plain))
 
     async def newest_items(self, conversation: str, until: str | None) -> list[dict[str, Any]]:
         """Return a conversation's items, newest first, back to the one called `until` or as far as is sensible."""
         found: list[dict[str, Any]] = []
         query: dict[str, Any] = {"limit": PAGE, "order": "desc"}
         for _ in range(PAGES):
-            page = await self._json(
-                self._patient.conversations.items.with_streaming_response.list(
-                    conversation, extra_query=query, extra_headers=self._headers, timeout=CALL_TIMEOUT
-                ),
-            )
+            page = await self._json(self._patient.items.list(conversation, extra_query=query, **self._plain))
             items = [item for item in page.get("data") or () if isinstance(item, dict)]
             found += items
             if not items or not page.get("has_more") or any(item.get("id") == until for item in items):

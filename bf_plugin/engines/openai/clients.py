@@ -20,14 +20,25 @@ _RETRIES = 2
 class Client:
     """An SDK client and who uses it.
 
-    `sdk` never retries: a repeated create repeats the turn. `patient` does, for calls that may be made twice.
+    `once` never retries: a repeated create repeats the turn. `patient` does, for calls that may be made twice. Made in
+    a thread, so the parts of the SDK that it loads late are touched here.
     """
 
     def __init__(self, sdk: AsyncOpenAI) -> None:
-        self.sdk = sdk
-        self.patient = sdk.with_options(max_retries=_RETRIES)
         self.users = 0
         self.used_at = 0.0
+        self.close = sdk.close
+        self.once = Resources(sdk)
+        self.patient = Resources(sdk.with_options(max_retries=_RETRIES))
+
+
+class Resources:
+    """The parts of the API that are used, each call answered with an open HTTP response."""
+
+    def __init__(self, sdk: AsyncOpenAI) -> None:
+        self.responses = sdk.responses.with_streaming_response
+        self.conversations = sdk.conversations.with_streaming_response
+        self.items = sdk.conversations.items.with_streaming_response
 
 
 class Clients:
@@ -60,7 +71,7 @@ class Clients:
     async def aclose(self) -> None:
         """Close all clients."""
         while self._clients:
-            await self._clients.popitem()[1].sdk.close()
+            await self._clients.popitem()[1].close()
 
     async def _make(self, key: tuple[str, str]) -> Client:
         """In a thread: importing the SDK takes a second and a TLS context 30 ms, the loop serves all runs."""
@@ -75,13 +86,11 @@ class Clients:
         excess = len(self._clients) - self._size
         for number, key in enumerate(unused):
             if number < excess or self._clients[key].used_at < latest:
-                await self._clients.pop(key).sdk.close()
+                await self._clients.pop(key).close()
 
 
 def _build(base_url: str, api_key: str) -> Client:
     import openai
-    import openai.resources.conversations
-    import openai.resources.responses
 
     sdk = openai.AsyncOpenAI(
         api_key=api_key,
