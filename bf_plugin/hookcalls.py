@@ -6,7 +6,7 @@ import asyncio
 import functools
 import inspect
 import logging
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
@@ -128,17 +128,32 @@ class HookCalls:
             return ToolResult(toolanswers.answer_text(toolanswers.unanswered(call.name)), is_error=True)
         return answer if inspect.isawaitable(answer) else _written(trail, answer)
 
-    async def _tell(self, hook: str, run: Run, tell: Callable[[], object]) -> None:
+    def _tell(self, hook: str, run: Run, tell: Callable[[], object]) -> Coroutine[Any, Any, None]:
+        """Start to tell, in a worker; return what waits for the end of it."""
+        trail = Trail(run.id)
+        return self._heard(hook, trail, self._submit(trail, tell))
+
+    async def _heard(self, hook: str, trail: Trail, future: Future[object]) -> None:
         try:
-            await self._in_worker(Trail(run.id), self._patience, tell)
-        except Exception as error:  # the guards log what plugins raise: left are hangs, and pools that are closed
-            logger.error("run %s: %s: %s", run.id, hook, error)
+            await self._result(trail, future, self._patience)
+        except PluginError as error:  # a hang: what plugins raise, the guards have logged
+            logger.error("run %s: %s: %s", trail.run_id, hook, error)
 
     async def _in_worker(self, trail: Trail, seconds: float, job: Callable[[], T]) -> T:
-        """Run a job in a worker; Overdue when it takes longer. If the caller is cancelled, the job may finish."""
+        return await self._result(trail, self._submit(trail, job), seconds)
+
+    def _submit(self, trail: Trail, job: Callable[[], T]) -> Future[T]:
+        try:
+            return self._workers.submit(_followed, trail, job)
+        except RuntimeError as error:  # the pool is closed
+            refused: Future[T] = Future()
+            refused.set_exception(Overdue("none", f"not called: {error}", begun=False))
+            return refused
+
+    async def _result(self, trail: Trail, future: Future[T], seconds: float) -> T:
+        """Wait for a job; Overdue when it takes longer. If the waiting is cancelled, the job may still finish."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + seconds
-        future: Future[T] = self._workers.submit(_followed, trail, job)
         waiter = asyncio.wrap_future(future)
         try:
             await asyncio.wait({waiter}, timeout=max(seconds, 0))
@@ -146,7 +161,7 @@ class HookCalls:
             waiter.cancel()
             loop.call_at(deadline, self._workers.abandon, future)
             raise
-        if waiter.done():
+        if waiter.done() and not waiter.cancelled():
             return waiter.result()
         begun = future.running()
         waiter.cancel()

@@ -97,6 +97,8 @@ def _check_kind(name: str, hook: str, function: Callable[..., Any], options: dic
         raise PluginError(name, f"{hook} is async: hooks are plain functions{advice}")
     if options.get("hookwrapper"):
         raise PluginError(name, f"{hook} is marked hookwrapper=True: use wrapper=True")
+    if options.get("wrapper") and not inspect.isgeneratorfunction(function):
+        raise PluginError(name, f"{hook} is marked wrapper=True, but does not yield")
 
 
 def _guard(name: str, hook: str, function: Callable[..., Any], options: dict[str, Any]) -> Callable[..., Any]:

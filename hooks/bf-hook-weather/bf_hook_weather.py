@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 from typing import Annotated, Any, Literal
 
-from bf_plugin import Toolbox
 from pydantic import Field
+
+from bf_plugin import Toolbox
 
 SKIES = ("clear", "partly cloudy", "overcast", "light rain", "windy")
 

@@ -455,6 +455,42 @@ def test_a_call_that_finds_no_thread_says_so(setup: Setup, workers: Workers) -> 
     gate.set()
 
 
+def test_closed_threads_fail_calls_and_nothing_else(
+    setup: Setup, workers: Workers, caplog: pytest.LogCaptureFixture
+) -> None:
+    """While the process shuts down a call gets an error, telling hooks a line in the log, and nothing is cancelled."""
+
+    @hookimpl
+    def on_end() -> None: ...
+
+    calls = setup(maths=tool(1), teller=on_end)
+    workers.close()
+    assert answer(calls).is_error
+    run(calls.on_end(new_run(), outcome()))
+    assert "on_end: plugin none: not called: hooks threads are closed" in caplog.text
+
+
+def test_a_call_that_is_dropped_from_the_queue_is_not_a_cancellation(setup: Setup, workers: Workers) -> None:
+    """When the threads are closed over a queued call, the driver gets an answer, not a CancelledError."""
+    gate, begun = threading.Event(), threading.Barrier(3)
+
+    def occupy() -> None:
+        begun.wait(PATIENCE)
+        gate.wait(PATIENCE)
+
+    for _ in range(2):
+        workers.submit(occupy)
+    begun.wait(PATIENCE)
+
+    async def closing() -> ToolResult:
+        task = asyncio.ensure_future(setup(maths=tool(1)).on_tool_call(new_run(), new_call()))
+        asyncio.get_running_loop().call_soon(workers.close)
+        return await task
+
+    assert run(closing()).is_error
+    gate.set()
+
+
 def test_a_cancelled_driver_leaves_no_thread_uncounted(setup: Setup, workers: Workers) -> None:
     """When the run is stopped during a call, its thread is counted lost once the call's time is over."""
     gate, begun = threading.Event(), threading.Event()

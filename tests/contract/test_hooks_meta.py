@@ -1,0 +1,245 @@
+"""What is written about hooks is true: specs, their docstrings, the authors' page, `hooks/`."""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import inspect
+import re
+import textwrap
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+from types import ModuleType
+from typing import Any, get_type_hints
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bf_plugin import hookspecs
+from bf_plugin.defaults import NAMES
+from bf_plugin.hookcalls import HookCalls
+from bf_plugin.hookguards import HOOKS, implementations, new_manager, register
+from bf_plugin.plugins import load_plugins
+from bf_plugin.threads import Workers
+from bf_plugin.tools import Toolbox
+from bf_plugin.values import Delta, Outcome, Run, RunDraft, ToolCall, ToolOptions, ToolResult, Usage
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "writing-hooks.md").read_text(encoding="utf-8")
+DISTRIBUTIONS = sorted(path for path in (ROOT / "hooks").iterdir() if path.is_dir() and not path.name.startswith("."))
+EXAMPLES = [
+    pytest.param(match[1], id=f"line-{PAGE[: match.start()].count(chr(10)) + 1}")
+    for match in re.finditer(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+]
+PARTS = ("*When*:", "*Thread*:", "*Result*:", "*If it raises*:", "*Example*::")
+
+
+def spec(hook: str) -> Any:
+    return getattr(hookspecs, hook)
+
+
+def docstring_example(hook: str) -> str:
+    return textwrap.dedent((inspect.getdoc(spec(hook)) or "").partition("*Example*::")[2])
+
+
+def executed(source: str) -> ModuleType:
+    """Run an example as a module of its own."""
+    module = ModuleType("example")
+    exec(compile(source, "example", "exec", dont_inherit=True), module.__dict__)
+    return module
+
+
+def plugin_in(module: ModuleType) -> Any:
+    """Return what `mount` would be given of an example: the module, its toolbox, or its class."""
+    found = [thing for thing in vars(module).values() if isinstance(thing, Toolbox)]
+    manager = new_manager()
+    classes = [
+        thing
+        for thing in vars(module).values()
+        if inspect.isclass(thing) and thing.__module__ == "example" and implementations(manager, thing)
+    ]
+    return (found or classes or [module])[0]
+
+
+def new_run() -> Run:
+    return Run(
+        id="run_1",
+        thread_id="thread_1",
+        app="shop",
+        request_id="r",
+        provider="openai",
+        model="m",
+        instructions=None,
+        tools=[],
+        metadata={},
+        options={},
+        stream=True,
+    )
+
+
+def new_draft() -> RunDraft:
+    return RunDraft(
+        id="run_1",
+        thread_id="thread_1",
+        app="shop",
+        request_id="r",
+        provider="openai",
+        model=None,
+        instructions="Be kind.",
+        messages=[],
+        tools=[],
+        metadata={},
+        options={},
+        stream=True,
+        new_thread=True,
+    )
+
+
+@pytest.fixture
+def workers() -> Iterator[Workers]:
+    """One thread."""
+    pool = Workers("hooks", limit=1)
+    yield pool
+    pool.close()
+
+
+# specs ---------------------------------------------------------------------------------------------------------------
+
+
+def test_the_hooks_are_those_of_hookspecs() -> None:
+    """The list that errors quote and the marked functions are the same."""
+    marked = {name for name, _ in inspect.getmembers(new_manager().hook) if not name.startswith("_")}
+    assert marked == set(HOOKS)
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+def test_every_spec_is_typed_and_explained(hook: str) -> None:
+    """Each argument and the result have types; the docstring has the five parts, in order."""
+    function = spec(hook)
+    assert set(get_type_hints(function)) == {*inspect.signature(function).parameters, "return"}
+    positions = [(function.__doc__ or "").find(part) for part in PARTS]
+    assert -1 not in positions
+    assert positions == sorted(positions)
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+def test_every_spec_has_an_example_that_runs(hook: str, workers: Workers) -> None:
+    """The docstring's example is a plugin that implements the hook and can be called."""
+    manager = new_manager()
+    assert register(manager, "example", executed(docstring_example(hook))) == (hook,)
+    call_all(HookCalls(manager, workers))
+
+
+def call_all(calls: HookCalls) -> ToolResult:
+    """Call each hook once, strictly: failures of the telling ones are logged as errors, which the caller checks."""
+    calls.before_run(new_draft())
+    calls.on_delta(new_run(), Delta("text", final=True))
+    outcome = Outcome(status="completed", finish_reason="stop", usage=Usage(), text="text")
+    call = ToolCall(id="c", name="add", arguments={"a": 1, "b": 2}, idempotency_key="k", timeout=10)
+
+    async def on_loop() -> ToolResult:
+        result = await calls.on_tool_call(new_run(), call)
+        calls.on_stop(new_run(), "stop")
+        await calls.on_end(new_run(), outcome)
+        return result
+
+    return asyncio.run(on_loop())
+
+
+# the page for authors ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+def test_every_hook_is_on_the_page_with_its_signature(hook: str) -> None:
+    """The heading is the exact signature, and its section has an example that implements the hook."""
+    heading = f"### {hook}{inspect.signature(spec(hook))}".replace("'", "")
+    assert f"\n{heading}\n" in PAGE
+    section = PAGE.split(f"\n{heading}\n")[1].split("\n##")[0]
+    assert f"\ndef {hook}(" in section
+
+
+@pytest.mark.parametrize("source", EXAMPLES)
+def test_every_example_of_the_page_runs_and_loads(source: str, workers: Workers, caplog: Any) -> None:
+    """Each is complete: it runs by itself, loads as a plugin, and its hooks can be called without a failure."""
+    plugins = load_plugins([plugin_in(executed(source))])
+    assert [report.problem for report in plugins.reports if report.status == "failed"] == []
+    call_all(HookCalls(plugins.manager, workers))
+    plugins.close()
+    assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == []
+
+
+def test_the_page_has_examples() -> None:
+    """The pattern above still finds them: at least one for each hook, wrappers, tools, options and factories."""
+    assert len(EXAMPLES) >= 11
+
+
+@settings(max_examples=100)
+@given(st.lists(st.text("RosebudR *", max_size=9), max_size=8))
+def test_the_masking_example_masks_however_text_is_cut(pieces: list[str]) -> None:
+    """What the page teaches about held-back text is right."""
+    (source,) = (example.values[0] for example in EXAMPLES if "SECRET" in str(example.values[0]))
+    on_delta = executed(str(source)).on_delta
+    run, shown = new_run(), ""
+    for piece in [*pieces, None]:
+        delta = Delta(piece or "", final=piece is None)
+        on_delta(run, delta)
+        shown += delta.text
+    assert shown == "".join(pieces).replace("Rosebud", "*******")
+
+
+def test_bf_tools_of_the_page_is_read(workers: Workers) -> None:
+    """The example that tells how its tool wants to be called is understood."""
+    (source,) = (example.values[0] for example in EXAMPLES if "def bf_tools" in str(example.values[0]))
+    calls = HookCalls(load_plugins([executed(str(source))]).manager, workers)
+    assert calls.tool_options("stock_of") == ToolOptions(timeout=2.5, idempotent=True)
+
+
+def test_the_page_names_the_defaults() -> None:
+    """Operators who disable one must know its name."""
+    assert [name for name in NAMES if f"`{name}`" not in PAGE] == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_defaults_use_the_public_hook_api_only(name: str) -> None:
+    """What a default can do, an installed plugin can do."""
+    source = (ROOT / "bf_plugin" / "defaults" / f"{name}.py").read_text(encoding="utf-8")
+    imported = {node.module for node in ast.walk(ast.parse(source)) if isinstance(node, ast.ImportFrom)}
+    ours = {module for module in imported if module and module.startswith("bf_plugin")}
+    assert ours <= {"bf_plugin", "bf_plugin.hookspecs", "bf_plugin.values", "bf_plugin.items", "bf_plugin.errors"}
+
+
+# hooks/ --------------------------------------------------------------------------------------------------------------
+
+
+def test_nothing_in_hooks_can_be_imported() -> None:
+    """`import hooks` must never mean this folder, nor may it be shipped."""
+    assert [path.name for path in (ROOT / "hooks").iterdir() if path.suffix == ".py"] == []
+
+
+@pytest.mark.parametrize("path", DISTRIBUTIONS, ids=lambda path: path.name)
+def test_every_distribution_is_whole(path: Path) -> None:
+    """Name, files, entry point and requirement are as hooks/README.md says, which lists it."""
+    project = (path / "pyproject.toml").read_text(encoding="utf-8")
+    assert re.fullmatch(r"bf-hook-[a-z0-9]+", path.name)
+    assert f'name = "{path.name}"' in project
+    assert '"bf_plugin>=0.1,<1"' in project
+    assert "[project.entry-points.bf_plugin" in project
+    assert all((path / name).is_file() for name in ("README.md", "tox.ini"))
+    assert list((path / "tests").glob("test_*.py"))
+    assert f"[{path.name}]({path.name})" in (ROOT / "hooks" / "README.md").read_text(encoding="utf-8")
+
+
+def test_test_files_have_unique_names() -> None:
+    """pytest runs all of them in one process."""
+    names = [path.name for path in (ROOT / "hooks").glob("*/tests/test_*.py")]
+    names += [path.name for path in (ROOT / "tests").glob("*/test_*.py")]
+    assert sorted(names) == sorted(set(names))
+
+
+def test_installed_distributions_of_this_folder_load() -> None:
+    """Those that are installed here are healthy."""
+    installed = {dist.name for dist in metadata.distributions()} & {path.name for path in DISTRIBUTIONS}
+    loaded = {report.distribution for report in load_plugins().reports if report.status == "ok"}
+    assert installed <= loaded

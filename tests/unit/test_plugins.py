@@ -1,0 +1,365 @@
+"""Finding and loading plugins, engines and messengers, against distributions made for the test."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+import textwrap
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from bf_plugin.defaults import NAMES
+from bf_plugin.errors import ConfigurationError
+from bf_plugin.hookspecs import hookimpl
+from bf_plugin.plugins import PluginContext, PluginReport, Plugins, load_plugins
+from bf_plugin.tools import Toolbox
+from bf_plugin.values import Run, RunDraft
+
+Install = Callable[..., None]
+
+GOOD = """
+    from bf_plugin.hookspecs import hookimpl
+
+    @hookimpl
+    def on_end(run, outcome):
+        pass
+"""
+
+ENGINE = """
+    class Engine:
+        def __init__(self, context):
+            self.context = context
+        async def start(self, request, access): ...
+        async def cancel(self, handle, access): ...
+        def cut(self, state, handle): ...
+        async def aclose(self): ...
+"""
+
+
+@pytest.fixture
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install]:
+    """Make distributions as an installer leaves them: a module and its metadata on the path."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    before = set(sys.modules)
+
+    def make(name: str, source: str, *, requires: str | None = None, **groups: str) -> None:
+        """Install `name` with one module; `groups` are lines `left = right` of plugin, engine or messenger."""
+        (tmp_path / f"{name}.py").write_text(textwrap.dedent(source))
+        info = tmp_path / f"{name}-1.2.dist-info"
+        info.mkdir()
+        metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.2\n"
+        metadata += f"Requires-Dist: {requires}\n" if requires else ""
+        (info / "METADATA").write_text(metadata)
+        full = {"plugin": "bf_plugin", "engine": "bf_plugin.engines", "messenger": "bf_plugin.messengers"}
+        lines = [f"[{full[kind]}]\n{entry}\n" for kind, entry in groups.items()]
+        (info / "entry_points.txt").write_text("\n".join(lines))
+
+    yield make
+    for module in set(sys.modules) - before:
+        del sys.modules[module]
+
+
+def report_on(plugins: Plugins, name: str, kind: str = "plugin") -> PluginReport:
+    (report,) = [report for report in plugins.reports if (report.name, report.kind) == (name, kind)]
+    return report
+
+
+def registered(plugins: Plugins) -> list[str]:
+    """Return the names of what pluggy has, without the defaults and what this environment has installed."""
+    names = [name for name, _ in plugins.manager.list_name_plugin()]
+    return [name for name in names if name not in (*NAMES, "weather")]
+
+
+# plugins -------------------------------------------------------------------------------------------------------------
+
+
+def test_an_installed_plugin_is_found(install: Install) -> None:
+    """A module named by an entry point is registered and reported with distribution, version and hooks."""
+    install("acme_log", GOOD, plugin="audit = acme_log")
+    assert report_on(load_plugins(), "audit") == PluginReport(
+        name="audit", kind="plugin", status="ok", distribution="acme_log", version="1.2", hooks=("on_end",)
+    )
+
+
+@pytest.mark.parametrize(
+    ("source", "problem"),
+    [
+        ("import not_there_at_all", "cannot be imported: ModuleNotFoundError: No module named 'not_there_at_all'"),
+        ("raise SystemExit(3)", "cannot be imported: SystemExit: 3"),
+        ("syntax error", "cannot be imported: SyntaxError"),
+        ("x = 1", "implements no hook"),
+        (GOOD.replace("on_end", "on_finish"), "implements on_finish, which is not a hook; hooks are before_run,"),
+        (GOOD.replace("outcome", "result"), "Argument(s) {'result'} are declared in the hookimpl but can not be found"),
+        (GOOD.replace("def", "async def"), "on_end is async: hooks are plain functions"),
+        (
+            GOOD.replace("hookimpl\n    def", "hookimpl(wrapper=True)\n    def"),
+            "on_end is marked wrapper=True, but does not yield",
+        ),
+        (
+            GOOD.replace("hookimpl\n    def", "hookimpl(hookwrapper=True)\n    def").replace("pass", "yield"),
+            "on_end is marked hookwrapper=True: use wrapper=True",
+        ),
+        (
+            GOOD.replace("def on_end(run, outcome)", "async def on_tool_call(run, call)"),
+            "on_tool_call is async: hooks are plain functions; return an awaitable for the calls that are yours",
+        ),
+    ],
+)
+def test_a_broken_plugin_is_named_and_skipped(
+    install: Install, caplog: pytest.LogCaptureFixture, source: str, problem: str
+) -> None:
+    """The log and the report say which and why; the others load, and nothing of it stays registered."""
+    install("bad", source, plugin="broken = bad")
+    install("good", GOOD, plugin="sound = good")
+    plugins = load_plugins()
+    report = report_on(plugins, "broken")
+    assert (report.status, report.hooks) == ("failed", ())
+    assert report.problem is not None
+    assert problem in report.problem
+    assert "plugin broken of bad 1.2 is not loaded" in caplog.text
+    assert registered(plugins) == ["sound"]
+    assert len(plugins.manager.hook.on_end.get_hookimpls()) == 2  # run_log and sound
+
+
+@pytest.mark.parametrize(
+    ("requires", "status"),
+    [
+        ("bf_plugin>=0.1,<1", "ok"),
+        ("bf-plugin >= 0.1", "ok"),
+        ("BF.plugin>=99; extra == 'future'", "ok"),
+        ("requests>=99", "ok"),
+        ("bf_plugin>=99,<100", "failed"),
+    ],
+)
+def test_another_major_version_is_refused(install: Install, requires: str, status: str) -> None:
+    """A distribution made for another bf_plugin is not even imported."""
+    install("dated", GOOD, requires=requires, plugin="dated = dated")
+    report = report_on(load_plugins(), "dated")
+    assert report.status == status
+    if status == "failed":
+        assert str(report.problem).startswith("needs bf_plugin")
+        assert "dated" not in sys.modules
+
+
+def test_disabled_plugins_are_not_imported(install: Install) -> None:
+    """An operator can leave out a plugin that breaks on import, and a default."""
+    install("bad", "import not_there", plugin="broken = bad")
+    plugins = load_plugins(disabled=["broken", "run_log"])
+    assert report_on(plugins, "broken").status == "disabled"
+    assert report_on(plugins, "run_log").status == "disabled"
+    assert not plugins.manager.has_plugin("run_log")
+
+
+def test_two_plugins_of_one_name(install: Install) -> None:
+    """The second, by the name of its distribution, is reported; the first works."""
+    install("bbb", GOOD, plugin="twin = bbb")
+    install("aaa", GOOD, plugin="twin = aaa")
+    twins = [report for report in load_plugins().reports if report.name == "twin"]
+    assert [(twin.distribution, twin.status, twin.problem) for twin in twins] == [
+        ("aaa", "ok", None),
+        ("bbb", "failed", "another plugin has this name"),
+    ]
+
+
+def test_order_of_registration(install: Install) -> None:
+    """Defaults, then installed, then given: pluggy calls the last registered first."""
+
+    class Own:
+        name = "own"
+
+        @hookimpl
+        def on_end(self, run: Run) -> None: ...
+
+    install("acme_log", GOOD, plugin="audit = acme_log")
+    names = [name for name, _ in load_plugins([Own()], disabled=["weather"]).manager.list_name_plugin()]
+    assert names == [*NAMES, "audit", "own"]
+
+
+def test_factories_get_their_section(install: Install) -> None:
+    """A class or a function is called with a context that holds the plugin's settings, which it cannot change."""
+    source = """
+        from bf_plugin.hookspecs import hookimpl
+
+        class Plugin:
+            def __init__(self, context):
+                self.context = context
+
+            @hookimpl
+            def on_end(self, run):
+                pass
+
+        def make(context):
+            return Plugin(context)
+    """
+    install("acme", source, plugin="direct = acme:Plugin\nmade = acme:make")
+    plugins = load_plugins(sections={"made": {"limit": 3}})
+    stand_ins: dict[str, Any] = dict(plugins.manager.list_name_plugin())
+    contexts = {name: stand_ins[name].plugin.context for name in ("direct", "made")}
+    assert (contexts["direct"].name, dict(contexts["direct"].section)) == ("direct", {})
+    assert (contexts["made"].name, dict(contexts["made"].section)) == ("made", {"limit": 3})
+    with pytest.raises(TypeError):
+        contexts["made"].section["limit"] = 4
+
+
+def test_a_failing_factory_is_reported_without_the_values_it_quotes(install: Install) -> None:
+    """Kind, first line and place; validators quote what they refuse further down, as a password."""
+    install("acme", "def make(context): raise ValueError('bad section\\nhunter2')", plugin="made = acme:make")
+    assert report_on(load_plugins(), "made").problem == "its factory failed: ValueError: bad section (acme.py:1)"
+
+
+def test_given_plugins(caplog: pytest.LogCaptureFixture) -> None:
+    """Objects, classes and modules may be given in code; they are named by what they say or are called."""
+
+    class Greeter:
+        def __init__(self, context: PluginContext) -> None:
+            self.context = context
+
+        @hookimpl
+        def before_run(self, run: RunDraft) -> None: ...
+
+    module = ModuleType("my_hooks")
+    module.on_end = hookimpl(specname="on_end")(lambda run: None)  # type: ignore[attr-defined]
+    plugins = load_plugins([Toolbox("tools"), Greeter, module, object()], sections={"Greeter": {"a": 1}})
+    assert registered(plugins) == ["tools", "Greeter", "my_hooks"]
+    assert report_on(plugins, "Greeter").hooks == ("before_run",)
+    assert report_on(plugins, "tools").distribution is None
+    assert report_on(plugins, "object").problem == "implements no hook: mark its functions with @hookimpl"
+    assert "plugin object is not loaded" in caplog.text
+
+
+def test_a_given_plugin_takes_the_place_of_an_installed_one(install: Install) -> None:
+    """What the code says wins over what happens to be installed, and the report says so."""
+    install("acme_log", GOOD, plugin="audit = acme_log")
+    plugins = load_plugins([Toolbox("audit")])
+    assert [(report.status, report.distribution) for report in plugins.reports if report.name == "audit"] == [
+        ("replaced", "acme_log"),
+        ("ok", None),
+    ]
+
+
+def test_an_optional_unknown_hook_is_no_failure(install: Install) -> None:
+    """A plugin may implement a hook that a later version has."""
+    more = GOOD + "\n    @hookimpl(optionalhook=True)\n    def on_someday(run):\n        pass\n"
+    install("early", more, plugin="early = early")
+    assert report_on(load_plugins(), "early").hooks == ("on_end",)
+
+
+def test_two_loads_share_nothing() -> None:
+    """Two mounts in one process have plugins of their own."""
+    first, second = load_plugins([Toolbox("one")]), load_plugins([Toolbox("two")])
+    assert (registered(first), registered(second)) == (["one"], ["two"])
+
+
+# engines and messengers ----------------------------------------------------------------------------------------------
+
+
+def test_engines_and_messengers_are_made(install: Install) -> None:
+    """Each is called with a context: its own section, and the settings of the gateway."""
+    source = ENGINE + "\n    class Pigeon:\n        def __init__(self, context): ...\n"
+    source += "        async def send(self, destination, message): ...\n        async def aclose(self): ...\n"
+    install("acme", source, engine="acme = acme:Engine", messenger="pigeon = acme:Pigeon")
+    gateway: Any = object()
+    plugins = load_plugins(sections={"acme": {"region": "eu"}}, settings=gateway)
+    engine: Any = plugins.engines["acme"]
+    assert (dict(engine.context.section), engine.context.settings) == ({"region": "eu"}, gateway)
+    assert type(plugins.messengers["pigeon"]).__name__ == "Pigeon"
+    assert report_on(plugins, "acme", "engine").status == "ok"
+    assert report_on(plugins, "pigeon", "messenger").version == "1.2"
+
+
+@pytest.mark.parametrize(
+    ("source", "problem"),
+    [
+        ("import not_there", "cannot be imported"),
+        (ENGINE.replace("def cut", "def cutt"), "is no engine: it has no cut"),
+        ("def Engine(context): raise OSError('no')", "its factory failed: OSError: no"),
+        ("Engine = 3", "its factory failed: TypeError"),
+    ],
+)
+def test_a_broken_engine_is_named_and_left_out(install: Install, source: str, problem: str) -> None:
+    """Its provider is unknown, the others are there."""
+    install("acme", source, engine="acme = acme:Engine")
+    plugins = load_plugins()
+    assert problem in str(report_on(plugins, "acme", "engine").problem)
+    assert "acme" not in plugins.engines
+
+
+def test_a_distribution_replaces_the_built_in_engine(install: Install, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The report says that the built-in one is not used, and by which it is replaced."""
+    install("bf_plugin", ENGINE, engine="openai = other:Engine")
+    install("other", ENGINE, engine="openai = other:Engine")
+    monkeypatch.setattr("bf_plugin.entrypoints._our_version", lambda: None)
+    plugins = load_plugins()
+    openai = [report for report in plugins.reports if (report.kind, report.name) == ("engine", "openai")]
+    assert [(report.distribution, report.status, report.problem) for report in openai] == [
+        ("bf_plugin", "replaced", "other is used instead"),
+        ("other", "ok", None),
+    ]
+
+
+def test_two_engines_of_one_name_need_a_choice(install: Install) -> None:
+    """The start fails and says what to set; with the choice made it goes on, however the name is spelled."""
+    install("acme_one", ENGINE, engine="acme = acme_one:Engine")
+    install("acme_two", ENGINE, engine="acme = acme_two:Engine")
+    with pytest.raises(ConfigurationError, match=r"acme_one, acme_two.*BF_ENGINES=acme=DISTRIBUTION"):
+        load_plugins()
+    plugins = load_plugins(engine_choices={"acme": "ACME-two"})
+    assert type(plugins.engines["acme"]).__module__ == "acme_two"
+
+
+def test_a_choice_that_is_not_installed(install: Install) -> None:
+    """A choice that cannot be met fails the start and lists what there is."""
+    install("acme_one", ENGINE, engine="acme = acme_one:Engine")
+    with pytest.raises(ConfigurationError, match=r"acme_three is not installed .*from: acme_one"):
+        load_plugins(engine_choices={"acme": "acme_three"})
+
+
+def test_two_messengers_of_one_scheme_fail_the_start(install: Install) -> None:
+    """Nothing chooses between them but what is installed."""
+    for name in ("one", "two"):
+        install(name, ENGINE, messenger=f"pigeon = {name}:Engine")
+    with pytest.raises(ConfigurationError, match=r"messenger pigeon \(one, two\): uninstall all but one"):
+        load_plugins()
+
+
+def test_disabled_engines_are_not_loaded(install: Install) -> None:
+    """An operator can do without an engine, which also settles which of two is meant."""
+    install("acme", ENGINE, engine="acme = acme:Engine")
+    plugins = load_plugins(disabled=["acme"])
+    assert report_on(plugins, "acme", "engine").status == "disabled"
+    assert "acme" not in plugins.engines
+
+
+# closing -------------------------------------------------------------------------------------------------------------
+
+
+def test_close_reaches_all_though_some_fail(install: Install, caplog: pytest.LogCaptureFixture) -> None:
+    """Everything that can be closed is, the last registered first; failures are logged by name."""
+    caplog.set_level(logging.ERROR)
+    closed: list[str] = []
+
+    class Closing:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        @hookimpl
+        def on_end(self, run: Run) -> None: ...
+
+        def close(self) -> None:
+            closed.append(self.name)
+            if self.name == "broken":
+                raise OSError("stuck")
+
+    install(
+        "acme", ENGINE.replace("aclose(self): ...", "aclose(self): raise OSError('gone')"), engine="a = acme:Engine"
+    )
+    plugins = load_plugins([Closing("one"), Closing("broken"), Toolbox("no close"), Closing("three")])
+    asyncio.run(plugins.aclose())
+    assert closed == ["three", "broken", "one"]
+    assert "plugin broken failed in close: stuck" in caplog.text
+    assert "Engine failed in aclose: gone" in caplog.text
