@@ -60,7 +60,7 @@ def loads(data: bytes) -> Any:
     """
     try:
         return msgspec.json.decode(data)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError):
         return json.loads(data.decode("utf-8", "replace"))
 
 
@@ -104,7 +104,7 @@ class Decoder:
             if block[7:end] in _DELTA_LINES and block.startswith(b"data: ", end + 1):
                 try:
                     frame = self._delta.decode(block[end + 7 :])
-                except msgspec.DecodeError:
+                except (msgspec.DecodeError, UnicodeDecodeError):
                     return self._slow_frame(block)
                 self.heard += 1
                 return frame

@@ -42,23 +42,24 @@ def clean_items(items: Iterable[Item], *, open_calls: Collection[str] = ()) -> l
     Calls without output get one right behind them, open calls at the front; second outputs, outputs without call and
     repeated calls are dropped.
     """
-    items = list(items)
-    answered = {item["call_id"] for item in items if item["type"] == "function_output"}
-    seen: set[str] = set(open_calls)
-    kept: list[Item] = [unknown_result(call_id) for call_id in open_calls if call_id not in answered]
-    outputs: set[str] = set()
+    called, answered = set(open_calls), set[str]()
+    paired: list[Item] = []
     for item in items:
         if item["type"] == "function_call":
-            if item["call_id"] not in seen:
-                seen.add(item["call_id"])
-                kept += [item] if item["call_id"] in answered else [item, unknown_result(item["call_id"])]
+            if item["call_id"] in called:
+                continue
+            called.add(item["call_id"])
         elif item["type"] == "function_output":
-            if item["call_id"] in seen and item["call_id"] not in outputs:
-                outputs.add(item["call_id"])
-                kept.append(item)
-        else:
-            kept.append(item)
-    return kept
+            if item["call_id"] not in called or item["call_id"] in answered:
+                continue
+            answered.add(item["call_id"])
+        paired.append(item)
+    closed: list[Item] = [unknown_result(call_id) for call_id in open_calls if call_id not in answered]
+    for item in paired:
+        closed.append(item)
+        if item["type"] == "function_call" and item["call_id"] not in answered:
+            closed.append(unknown_result(item["call_id"]))
+    return closed
 
 
 def reconcile(

@@ -31,7 +31,8 @@ class Transcript:
         self._texts: dict[Part, io.StringIO] = {}
         self._held: dict[Part, str] = {}
         self._settled: set[Part] = set()
-        self._positions: dict[Part, int] | None = None
+        self._interrupted = False
+        self._positions: dict[Part, int] = {}
         self._started: set[int] = set()
         self._gapless = False
         for part, text in (known or {}).items():
@@ -64,7 +65,7 @@ class Transcript:
         """Take a delta and return what is new of it. Raises ProviderError when it contradicts what is known."""
         if ragged or self._held:
             text = self._whole(part, text)
-        if self._positions is not None:
+        if self._interrupted:
             text = self._beyond(part, text)
         if text:
             self._write(part, text)
@@ -83,13 +84,14 @@ class Transcript:
             self._settled.add(part)
         if full.startswith(known):
             return self._tail(part, full, known)
-        if self._positions is None or (not final and known.startswith(full)):
+        if not self._interrupted or (not final and known.startswith(full)):
             return ""
         raise lost("its text is not the text already received")
 
     def reconnected(self) -> None:
         """Forget where the stream stands; `resumed` and `started` tell where it stands now."""
-        self._positions = {}
+        self._interrupted = True
+        self._positions.clear()
         self._started.clear()
         self._gapless = False
 
@@ -100,17 +102,16 @@ class Transcript:
 
     def started(self, output: int) -> None:
         """The new connection tells an output item from its top."""
-        if self._positions is not None:
-            self._positions = {part: at for part, at in self._positions.items() if part[0] != output}
-            self._started.add(output)
+        self._positions = {part: at for part, at in self._positions.items() if part[0] != output}
+        self._started.add(output)
 
     def _tail(self, part: Part, full: str, known: str) -> str:
         tail = full[len(known) :]
         if not tail:
             return ""
-        if not known and self._positions is None and full in map(self.text, self._texts):
+        if not known and not self._interrupted and full in map(self.text, self._texts):
             return ""  # the same text under another index: deltas and closing events of some servers disagree
-        if self._positions is not None and any(other > part for other in self._texts):
+        if self._interrupted and any(other > part for other in self._texts):
             raise lost("text of an earlier part is missing")
         self._write(part, tail)
         return tail
@@ -129,7 +130,7 @@ class Transcript:
 
     def _beyond(self, part: Part, text: str) -> str:
         """Return what of a delta lies beyond the known text, nothing where its place is not known."""
-        positions = self._positions or {}
+        positions = self._positions
         at = positions.get(part, 0 if self._gapless or part[0] in self._started else None)
         if at is None or self._behind(part):
             positions.pop(part, None)
@@ -146,8 +147,7 @@ class Transcript:
 
     def _behind(self, part: Part) -> bool:
         """Tell whether an earlier part may still miss text, which has to go out first."""
-        positions = self._positions or {}
         return any(
-            other < part and other not in self._settled and positions.get(other, -1) < buffer.tell()
+            other < part and other not in self._settled and self._positions.get(other, -1) < buffer.tell()
             for other, buffer in self._texts.items()
         )
