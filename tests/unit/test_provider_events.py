@@ -15,6 +15,7 @@ from bf_plugin.testing.provider.gate import Gate
 from bf_plugin.testing.provider.items import normalize
 from bf_plugin.testing.provider.script import (
     Answer,
+    Pause,
     Reply,
     as_reply,
     call,
@@ -303,4 +304,4 @@ def test_gates_and_pauses_are_steps() -> None:
 def test_a_pace_pauses_before_each_delta() -> None:
     """`delay` makes a pause before each delta and nowhere else."""
     steps = list(Composer(record()).content(reply(text("a", "b"), delay=0.5)))
-    assert [position for position, step in enumerate(steps) if step == pause(0.5)] == [2, 4]
+    assert [position for position, step in enumerate(steps) if isinstance(step, Pause)] == [2, 4]

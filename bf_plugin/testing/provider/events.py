@@ -202,7 +202,7 @@ class Composer:
         """Yield each delta as text just before its event; the event is put together from ready-made bytes."""
         head = b'event: %b\ndata: {"type":"%b",' % (kind.encode(), kind.encode())
         place = encode(where)[1:-1] + b',"delta":'
-        waiting = Pause(delay) if delay else None
+        waiting = Pause(delay, paced=True) if delay else None
         for chunk in chunks:
             if isinstance(chunk, (Gate, Pause)):
                 yield chunk

@@ -115,11 +115,16 @@ class Generator:
     async def _write(self, record: ResponseRecord, reply: Reply) -> None:
         composer = self._composers[record.id]
         await self._maybe_hang(record)
+        clock = asyncio.get_running_loop().time
+        due = clock()
         for number, step in enumerate(composer.content(reply)):
             if isinstance(step, Gate):
                 await step.passed()
+                due = clock()
             elif isinstance(step, Pause):
-                await asyncio.sleep(step.seconds)
+                due = (due if step.paced else clock()) + step.seconds
+                if (left := due - clock()) > 0:
+                    await asyncio.sleep(left)
             else:
                 self._append(record, step)
                 await self._maybe_hang(record)

@@ -17,9 +17,10 @@ from bf_plugin.testing.provider.gate import Gate
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """Silence, in seconds."""
+    """Silence, in seconds; a `paced` one is counted from the end of the last, so that a pace holds under load."""
 
     seconds: float
+    paced: bool = False
 
 
 @dataclass(frozen=True, slots=True)
