@@ -101,5 +101,5 @@ def events_in(body: bytes) -> list[dict[str, Any]]:
     for action in msgspec.json.decode(body)["actions"]:
         if action["action"] == "namedAction":
             options = action["options"]
-            found.append(options if "type" in options else options["data"])
+            found.append(options.get("data", options))
     return found

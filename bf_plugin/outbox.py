@@ -62,7 +62,7 @@ class _Draft:
     text: list[str] = field(default_factory=list)
     raw: list[str] = field(default_factory=list)
     cursor: Cursor | None = None
-    answer_at: int | None = None
+    answers_at: list[int] = field(default_factory=list)
 
 
 class Outbox:
@@ -218,8 +218,8 @@ class Outbox:
             return
         await asyncio.wrap_future(self._log.seal(self._run.id, self._epoch, message, closing=self._closing))
         self._number, self._seq, self._offset = message.number, message.last_seq, message.end_offset
-        if draft.answer_at is not None:
-            self._mark_answer(len(self._sealed_text) + draft.answer_at)
+        for position in draft.answers_at:
+            self._mark_answer(len(self._sealed_text) + position)
         self._sealed_text += draft.text
         await self._send(message)
 
@@ -282,7 +282,7 @@ class Outbox:
     def _add_event(self, draft: _Draft, event: Mapping[str, Any]) -> None:
         draft.seq += 1
         if event["type"] == "function_call":
-            draft.answer_at = len(draft.text)
+            draft.answers_at.append(len(draft.text))
         ids = {"threadId": self._run.thread_id, "runId": self._run.id, "seq": draft.seq}
         draft.actions.append(events.named_action({**event, **ids}, self._action_name, self._style))
 

@@ -1,8 +1,8 @@
 """The port between the driver and a model provider.
 
-An engine turns one step (a request to the model) into events. What it must remember between steps is its `state`, plain
-JSON that the journal keeps per thread, engine, base URL and key; when one of these changes the engine is handed no state
-and starts from the history. Nothing of an SDK appears here. All methods run on the plugin's event loop.
+An engine turns one step (a request to the model) into events. What it must remember between steps is its `state`,
+plain JSON that the journal keeps per thread, engine, base URL and key; when one of these changes the engine is handed
+no state and starts from the history. Nothing of an SDK appears here. All methods run on the plugin's event loop.
 """
 
 from __future__ import annotations

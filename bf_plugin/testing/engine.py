@@ -1,0 +1,105 @@
+"""An engine that plays a script: runs without a provider, for fast tests of hooks and of the driver."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Union
+
+from bf_plugin.engines.port import Access, Event, Handle, State, StepDone, StepRequest, Text
+from bf_plugin.items import FunctionCall, Item, text_message
+from bf_plugin.values import FinishReason, Usage
+
+Piece = Union[str, FunctionCall, Exception, Callable[[], Awaitable[object]]]
+"""What happens next in a step: text, a call, a failure, or something to wait for."""
+
+
+def call(name: str, arguments: str = "{}", call_id: str = "call_1") -> FunctionCall:
+    """Return a function call for a script."""
+    return {"type": "function_call", "call_id": call_id, "name": name, "arguments": arguments}
+
+
+class ScriptedEngine:
+    """Plays one script per step, in order; `requests` and `cancelled` record what it was asked.
+
+    A script is a sequence of pieces. `refuse` as a script's first piece, an exception, refuses the step. `usage` is
+    what each step reports. A step beyond the scripts is a failure of the test.
+    """
+
+    def __init__(self, *scripts: Sequence[Piece], usage: Usage | None = None, finish_reason: FinishReason = "stop"):
+        self._scripts = list(scripts)
+        self._usage = usage or Usage(prompt_tokens=1, completion_tokens=1, total_tokens=2)
+        self._finish_reason = finish_reason
+        self.requests: list[StepRequest] = []
+        self.cancelled: list[Handle] = []
+        self.before_accept: Callable[[], Awaitable[object]] | None = None
+
+    @property
+    def unused(self) -> int:
+        """How many scripts were not played."""
+        return len(self._scripts)
+
+    async def start(self, request: StepRequest, access: Access) -> ScriptedStream:
+        """Accept the step, or refuse it."""
+        self.requests.append(request)
+        if not self._scripts:
+            raise AssertionError(f"step {request.number} has no script")
+        script = self._scripts.pop(0)
+        if self.before_accept is not None:
+            await self.before_accept()
+        if script and isinstance(script[0], Exception):
+            raise script[0]
+        return ScriptedStream(f"resp_{len(self.requests)}", script, self._usage, self._finish_reason)
+
+    async def cancel(self, handle: Handle, access: Access) -> Usage | None:
+        """Note the cancel."""
+        self.cancelled.append(handle)
+        return None
+
+    def cut(self, state: State | None, handle: Handle | None) -> State | None:
+        """Keep the last good response."""
+        return state
+
+    async def aclose(self) -> None:
+        """Do nothing: there are no connections."""
+
+
+class ScriptedStream:
+    """One step of a script."""
+
+    def __init__(self, response_id: str, script: Sequence[Piece], usage: Usage, finish_reason: FinishReason) -> None:
+        self.handle: Handle = {"response_id": response_id}
+        self._script = script
+        self._usage = usage
+        self._finish_reason = finish_reason
+        self.closed = False
+
+    async def batches(self) -> AsyncIterator[Sequence[Event]]:
+        """Play the script, one event a batch."""
+        text: list[str] = []
+        calls: list[FunctionCall] = []
+        for sequence, piece in enumerate(self._script):
+            if isinstance(piece, str):
+                text.append(piece)
+                yield [Text(piece, sequence)]
+            elif isinstance(piece, Exception):
+                raise piece
+            elif isinstance(piece, dict):
+                calls.append(piece)
+            else:
+                await piece()
+        yield [self._done("".join(text), calls)]
+
+    async def aclose(self) -> None:
+        """Note that the driver let go."""
+        self.closed = True
+
+    def _done(self, text: str, calls: list[FunctionCall]) -> StepDone:
+        said: list[Item] = [text_message("assistant", text)] if text else []
+        return StepDone(
+            state=self.handle,
+            items=[*said, *calls],
+            calls=calls,
+            content=[{"type": "text", "text": {"value": text}}] if text else [],
+            usage=self._usage,
+            finish_reason=self._finish_reason,
+        )

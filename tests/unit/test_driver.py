@@ -1,0 +1,581 @@
+"""The driver: one outcome a run, an end for each, and a thread that works afterwards."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from bf_plugin import StopRun, Toolbox, events, hookimpl
+from bf_plugin.driver import Drive, Parts
+from bf_plugin.errors import DeliveryRefused, ProviderError, RequestError
+from bf_plugin.hookcalls import HookCalls
+from bf_plugin.hookguards import new_manager, register
+from bf_plugin.ids import new_run_id, new_thread_id
+from bf_plugin.items import text_message
+from bf_plugin.journal import Journal, RunRecord, RunSpec, Secrets, open_journal
+from bf_plugin.messengers.port import Destination
+from bf_plugin.settings import Settings
+from bf_plugin.testing.engine import ScriptedEngine, call
+from bf_plugin.threads import Workers
+from bf_plugin.tickets import Ticket
+from bf_plugin.values import Outcome, Run, Usage
+
+T = TypeVar("T")
+KEY = "q1a9Wd2LJ0V0Sg4Vw0P8xJc0v5m7B8n9K1Zb3Xc4Y5U="
+
+
+class Gateway:
+    """A messenger that remembers events; `answer` may fail or wait."""
+
+    def __init__(self) -> None:
+        self.bodies: list[bytes] = []
+        self.answer: Callable[[], Awaitable[object]] | None = None
+
+    async def send(self, destination: Destination, message: bytes) -> None:
+        self.bodies.append(message)
+        if self.answer is not None:
+            await self.answer()
+
+    async def aclose(self) -> None:
+        pass
+
+    @property
+    def events(self) -> list[dict[str, Any]]:
+        return [event for body in self.bodies for event in events.events_in(body)]
+
+    def types(self) -> list[str]:
+        return [event["type"] for event in self.events]
+
+    def text(self) -> str:
+        return "".join(event["content"] for event in self.events if event["type"] == "delta")
+
+
+class Recorder:
+    """A plugin that notes how runs end."""
+
+    def __init__(self) -> None:
+        self.outcomes: list[Outcome] = []
+        self.reasons: list[str] = []
+
+    @hookimpl
+    def on_end(self, run: Run, outcome: Outcome) -> None:
+        self.outcomes.append(outcome)
+
+    @hookimpl
+    def on_stop(self, run: Run, reason: str) -> None:
+        self.reasons.append(reason)
+
+
+class World:
+    """A journal, a gateway and drivers, without a process around them."""
+
+    def __init__(self, journal: Journal, **values: Any) -> None:
+        self.journal = journal
+        self.settings = Settings(coalesce_ms=0, **values)
+        self.gateway = Gateway()
+        self.recorder = Recorder()
+        self.promoted: list[RunRecord] = []
+        self.workers = Workers("test", limit=4)
+        self.plugins: list[object] = [self.recorder]
+
+    def run(
+        self, engine: ScriptedEngine, thread_id: str | None = None, enqueue: bool = False, **spec: Any
+    ) -> RunRecord:
+        """Put a run on record."""
+        defaults: dict[str, Any] = {
+            "provider": "scripted",
+            "base_url": None,
+            "operator_key": False,
+            "model": "m",
+            "instructions": None,
+            "messages": [text_message("user", "hello")],
+            "tools": [],
+            "metadata": {},
+            "options": {},
+            "stream": True,
+            "action_name": "handle",
+            "channels": ["c"],
+        }
+        record = RunRecord(
+            id=new_run_id(),
+            thread_id=thread_id or new_thread_id(),
+            app="app",
+            state="starting",
+            epoch=1,
+            owner="me",
+            created_at=time.time(),
+            started_at=None,
+            ended_at=None,
+            deadline=None,
+            outcome=None,
+            finish_reason=None,
+            error=None,
+            usage=Usage(),
+            spec=RunSpec(**{**defaults, **spec}),
+            secrets=Secrets(app_key="BFAPI_k", provider_key="sk-secret"),
+        )
+        timeout = self.settings.run_timeout
+        creating = self.journal.runs.create(record, new_thread=thread_id is None, enqueue=enqueue, timeout=timeout)
+        return creating.result(10)
+
+    def drive(
+        self, record: RunRecord, engine: ScriptedEngine, *, crashed: bool = False, answered: bool = True
+    ) -> tuple[Drive, Ticket]:
+        """Return a driver for a run on record, whose start is `answered` already, so that events may go."""
+        manager = new_manager()
+        for number, plugin in enumerate(self.plugins):
+            register(manager, f"plugin{number}", plugin)
+        parts = Parts(
+            journal=self.journal,
+            hooks=HookCalls(manager, self.workers),
+            settings=self.settings,
+            engine=lambda name: engine,
+            messenger=lambda record: self.gateway,
+        )
+        ticket = Ticket()
+        drive = Drive(record, parts, ticket=ticket, promoted=self.promoted.append, crashed=crashed)
+        if answered:
+            ticket.wait_accepted(0)
+            drive.release()
+        return drive, ticket
+
+    def now(self, record: RunRecord) -> RunRecord:
+        """Return a run as the journal has it now."""
+        found = self.journal.runs.get(record.id, record.thread_id)
+        assert found is not None
+        return found
+
+    def items(self, record: RunRecord) -> list[Mapping[str, Any]]:
+        """Return the thread's items."""
+        return list(self.journal.runs.thread_items(record.thread_id))
+
+    def said(self, record: RunRecord) -> list[str]:
+        """Return the thread's items in short."""
+        return [_short(item) for item in self.items(record)]
+
+
+def _short(item: Mapping[str, Any]) -> str:
+    if item["type"] == "message":
+        return f"{item['role']}: {item['content'][0]['text']}"
+    return f"{item['type']} {item['call_id']}"
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    journal = open_journal(f"sqlite:///{tmp_path / 'journal.db'}", [KEY])
+    yield World(journal)
+    journal.close()
+
+
+def test_a_run_from_start_to_end(world: World) -> None:
+    """Text goes out, the thread keeps the conversation, the keys are erased, plugins are told."""
+    engine = ScriptedEngine(["Hello ", "there"])
+    record = world.run(engine)
+    drive, ticket = world.drive(record, engine)
+
+    asyncio.run(drive.run())
+
+    assert world.gateway.types()[0] == "threadInfo"
+    assert world.gateway.types()[-1] == "end"
+    assert world.gateway.text() == "Hello there"
+    assert world.said(record) == ["user: hello", "assistant: Hello there"]
+    assert (world.now(record).state, world.now(record).outcome) == ("ended", "completed")
+    assert world.now(record).secrets is None
+    assert [outcome.text for outcome in world.recorder.outcomes] == ["Hello there"]
+    assert ticket.ended.result(0).status == "completed"
+
+
+def test_the_next_run_sends_only_what_is_new(world: World) -> None:
+    """The engine gets its state back, and the items that state does not cover."""
+    first, second = ScriptedEngine(["one"]), ScriptedEngine(["two"])
+    record = world.run(first)
+    asyncio.run(world.drive(record, first)[0].run())
+    again = world.run(second, record.thread_id, messages=[text_message("user", "more")])
+
+    asyncio.run(world.drive(again, second)[0].run())
+
+    assert second.requests[0].state == {"response_id": "resp_1"}
+    assert [_short(item) for item in second.requests[0].new] == ["user: more"]
+
+
+def test_tools_are_run_and_answered(world: World) -> None:
+    """Calls of one step are announced together, run, and their outputs make the next step."""
+    tools = Toolbox("sums")
+
+    @tools.tool()
+    def add(a: int, b: int) -> int:
+        """Add."""
+        return a + b
+
+    world.plugins.append(tools)
+    engine = ScriptedEngine([call("add", '{"a":1,"b":2}', "c1"), call("add", '{"a":1}', "c2")], ["done"])
+    record = world.run(engine)
+
+    asyncio.run(world.drive(record, engine)[0].run())
+
+    outputs = [item for item in engine.requests[1].new if item["type"] == "function_output"]
+    assert [output["call_id"] for output in outputs] == ["c1", "c2"]
+    assert outputs[0]["output"] == "3"
+    assert "b" in outputs[1]["output"]
+    assert world.gateway.types() == ["threadInfo", "function_call", "delta", "end"]
+
+
+def _stop_at_gate(world: World, engine: ScriptedEngine, record: RunRecord, gate: Gate) -> Ticket:
+    """Drive a run, stop it when it has come to `gate`, and wait for its end."""
+    drive, ticket = world.drive(record, engine)
+
+    async def scenario() -> None:
+        task = asyncio.ensure_future(drive.run())
+        await gate.reached.wait()
+        decision = world.journal.runs.decide(record.id, "cancelled", "cancelled").result(5)
+        drive.stop(decision, "stop")
+        await asyncio.wait_for(task, 10)
+
+    asyncio.run(scenario())
+    return ticket
+
+
+class Gate:
+    """Something a script waits for, for ever; `reached` tells that it does."""
+
+    def __init__(self, ready: Callable[[], bool] = lambda: True) -> None:
+        self.reached = asyncio.Event()
+        self._ready = ready
+
+    async def __call__(self) -> None:
+        while not self._ready():
+            await asyncio.sleep(0.001)
+        self.reached.set()
+        await asyncio.Event().wait()
+
+
+def test_a_stop_in_mid_stream(world: World) -> None:
+    """The text so far stays in the thread, the provider is cancelled, the end says cancelled."""
+    gate = Gate(lambda: world.gateway.text() == "so far")
+    engine = ScriptedEngine(["so far", gate, "never"])
+    record = world.run(engine)
+
+    ticket = _stop_at_gate(world, engine, record, gate)
+
+    assert world.gateway.types() == ["threadInfo", "delta", "end"]
+    assert world.gateway.events[-1]["finish_reason"] == "cancelled"
+    assert world.said(record) == ["user: hello", "assistant: so far"]
+    assert engine.cancelled == [{"response_id": "resp_1"}]
+    assert world.recorder.reasons == ["stop"]
+    assert world.recorder.outcomes[0].status == "cancelled"
+    assert ticket.ended.result(0).content == [{"type": "text", "text": {"value": "so far"}}]
+
+
+def test_a_stop_before_the_provider_answers(world: World) -> None:
+    """`end` does not wait for the provider, and the response is cancelled once its name is known."""
+    engine = ScriptedEngine(["never seen"])
+    record = world.run(engine)
+    drive, _ = world.drive(record, engine)
+
+    async def scenario() -> None:
+        asked, answer = asyncio.Event(), asyncio.Event()
+
+        async def accept() -> None:
+            asked.set()
+            await answer.wait()
+
+        engine.before_accept = accept
+        task = asyncio.ensure_future(drive.run())
+        await asked.wait()
+        drive.stop(world.journal.runs.decide(record.id, "cancelled", "cancelled").result(5), "stop")
+        while world.now(record).state != "ended":
+            await asyncio.sleep(0.001)
+        assert world.gateway.types() == ["threadInfo", "end"]
+        assert engine.cancelled == []
+        answer.set()
+        await asyncio.wait_for(task, 10)
+
+    asyncio.run(scenario())
+    assert engine.cancelled == [{"response_id": "resp_1"}]
+    assert world.said(record) == ["user: hello"]
+
+
+def test_a_stop_during_a_tool(world: World) -> None:
+    """The next run tells the model that the tool may have taken effect."""
+    tools, reached = Toolbox("slow"), asyncio.Event()
+
+    @tools.tool()
+    async def pay() -> None:
+        """Pay."""
+        reached.set()
+        await asyncio.Event().wait()
+
+    world.plugins.append(tools)
+    engine = ScriptedEngine([call("pay")])
+    record = world.run(engine)
+    gate = Gate()
+    gate.reached = reached
+
+    _stop_at_gate(world, engine, record, gate)
+
+    last = world.items(record)[-1]
+    assert last["type"] == "function_output"
+    assert "may have taken effect" in last["output"]
+    assert world.gateway.events[-1]["finish_reason"] == "cancelled"
+
+
+def test_a_refused_start_leaves_nothing(world: World) -> None:
+    """A provider's refusal is the start's answer; run and thread are gone, no event was sent."""
+    engine = ScriptedEngine([ProviderError("no such model", status=404, code="model_not_found")])
+    record = world.run(engine)
+    drive, ticket = world.drive(record, engine, answered=False)
+
+    asyncio.run(drive.run())
+
+    with pytest.raises(RequestError, match="no such model") as caught:
+        ticket.wait_accepted(1)
+    assert caught.value.code == 400
+    assert world.journal.runs.get(record.id, record.thread_id) is None
+    assert not world.journal.runs.has_thread(record.thread_id, "app")
+    assert world.gateway.bodies == []
+
+
+def test_a_refusal_after_the_answer_is_an_event(world: World) -> None:
+    """Once a start is answered, its refusal is told by `error` and `end`."""
+    engine = ScriptedEngine([ProviderError("down", status=503)])
+    record = world.run(engine)
+
+    asyncio.run(world.drive(record, engine)[0].run())
+
+    assert world.gateway.types() == ["threadInfo", "error", "end"]
+    assert world.gateway.events[-1]["finish_reason"] == "error"
+    assert world.now(record).outcome == "failed"
+    assert world.said(record) == ["user: hello"]
+
+
+def test_a_failure_in_mid_stream(world: World) -> None:
+    """Text, then `error`, then `end`; the text stays."""
+    engine = ScriptedEngine(["so far", ProviderError("broken", code="server_error")])
+    record = world.run(engine)
+
+    asyncio.run(world.drive(record, engine)[0].run())
+
+    assert world.gateway.types()[-2:] == ["error", "end"]
+    assert world.gateway.events[-2]["error"]["code"] == "server_error"
+    assert world.said(record)[0] == "user: hello"
+
+
+def test_a_deadline(world: World) -> None:
+    """A run that takes too long expires."""
+    world.settings = Settings(coalesce_ms=0, run_timeout=0.2)
+    engine = ScriptedEngine(["so far", Gate()])
+    record = world.run(engine)
+
+    asyncio.run(world.drive(record, engine)[0].run())
+
+    assert world.gateway.events[-1]["finish_reason"] == "expired"
+    assert world.gateway.events[-2]["error"]["code"] == "run_expired"
+    assert world.now(record).outcome == "expired"
+    assert world.recorder.reasons == ["deadline"]
+
+
+def test_a_gateway_that_refuses(world: World) -> None:
+    """A run that cannot be delivered fails; its end is on record and not sent, the provider is cancelled."""
+
+    async def refuse() -> None:
+        if "delta" in world.gateway.types():
+            raise DeliveryRefused("404")
+
+    world.gateway.answer = refuse
+    engine = ScriptedEngine(["text", Gate()])
+    record = world.run(engine)
+
+    asyncio.run(world.drive(record, engine)[0].run())
+
+    assert world.gateway.types() == ["threadInfo", "delta"]
+    kept = [event for row in world.journal.log.all(record.id) for event in events.events_in(row.body)]
+    assert [event["type"] for event in kept][-2:] == ["error", "end"]
+    assert kept[-2]["error"]["code"] == "delivery_failed"
+    assert engine.cancelled == [{"response_id": "resp_1"}]
+
+
+def test_the_step_limit(world: World) -> None:
+    """A model that never stops asking for tools is stopped."""
+    world.settings = Settings(coalesce_ms=0, step_limit=2)
+    engine = ScriptedEngine([call("x")], [call("x")])
+    record = world.run(engine)
+
+    asyncio.run(world.drive(record, engine)[0].run())
+
+    assert world.gateway.events[-2]["error"]["code"] == "step_limit"
+    assert world.said(record)[-2:] == ["function_call call_1", "function_output call_1"]
+
+
+def test_the_budget_is_over_the_whole_run(world: World) -> None:
+    """`max_completion_tokens` counts over the steps; when it is used up the run ends with `length`."""
+    usage = Usage(prompt_tokens=1, completion_tokens=6, total_tokens=7)
+    engine = ScriptedEngine([call("x")], [call("x")], usage=usage)
+    record = world.run(engine, options={"max_completion_tokens": 10})
+
+    asyncio.run(world.drive(record, engine)[0].run())
+
+    assert [request.max_tokens for request in engine.requests] == [10, 4]
+    assert world.gateway.events[-1]["finish_reason"] == "length"
+    assert world.gateway.events[-1]["usage"]["total_tokens"] == 14
+    assert world.said(record)[-1] == "function_output call_1"
+
+
+@pytest.mark.parametrize(("reason", "outcome"), [("content_filter", "completed"), ("error", "failed")])
+def test_a_hook_stops_the_run(world: World, reason: str, outcome: str) -> None:
+    """StopRun from a tool ends the run as it says."""
+
+    class Guard:
+        @hookimpl
+        def on_tool_call(self) -> object:
+            raise StopRun(reason, "enough")
+
+    world.plugins.append(Guard())
+    engine = ScriptedEngine([call("x")])
+    record = world.run(engine)
+
+    asyncio.run(world.drive(record, engine)[0].run())
+
+    assert world.gateway.events[-1]["finish_reason"] == reason
+    assert world.now(record).outcome == outcome
+
+
+def test_the_next_in_the_queue_comes_up(world: World) -> None:
+    """The end of a run starts the oldest queued run of its thread."""
+    engine = ScriptedEngine(["one"])
+    record = world.run(engine)
+    second = world.run(engine, record.thread_id, enqueue=True)
+    world.run(engine, record.thread_id, enqueue=True)
+
+    asyncio.run(world.drive(record, engine)[0].run())
+
+    assert [(run.id, run.state) for run in world.promoted] == [(second.id, "starting")]
+    assert world.promoted[0].deadline is not None
+
+
+def _crash(world: World, record: RunRecord, engine: ScriptedEngine, gate: Gate) -> None:
+    """Drive a run until it comes to `gate`, then vanish like a killed process."""
+    drive, _ = world.drive(record, engine)
+
+    async def scenario() -> None:
+        task = asyncio.ensure_future(drive.run())
+        await gate.reached.wait()
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    asyncio.run(scenario())
+
+
+def test_a_crashed_run_is_ended(world: World) -> None:
+    """The next process resends what may be lost, ends the run as failed, and leaves its thread usable."""
+    gate = Gate(lambda: world.gateway.text() == "so far")
+    engine = ScriptedEngine(["so far", gate])
+    record = world.run(engine)
+    _crash(world, record, engine, gate)
+    sent = len(world.gateway.bodies)
+    adopted = world.journal.runs.adopt(record.id, 1, "other").result(5)
+    assert adopted is not None
+
+    asyncio.run(world.drive(adopted, engine, crashed=True)[0].run())
+
+    found = world.gateway.events
+    assert [event["type"] for event in found][-2:] == ["error", "end"]
+    assert found[-2]["error"]["code"] == "process_lost"
+    seqs = [event["seq"] for event in found]
+    assert sorted(set(seqs)) == list(range(1, max(seqs) + 1))
+    assert len(world.gateway.bodies) <= sent + 2
+    assert world.said(record) == ["user: hello", "assistant: so far"]
+    assert world.now(record).state == "ended"
+    assert engine.cancelled == [{"response_id": "resp_1"}]
+
+
+def test_a_crashed_run_that_was_ending_keeps_its_outcome(world: World) -> None:
+    """What was decided before the crash is what the end says."""
+    gate = Gate(lambda: world.gateway.text() == "so far")
+    engine = ScriptedEngine(["so far", gate])
+    record = world.run(engine)
+    _crash(world, record, engine, gate)
+    world.journal.runs.decide(record.id, "cancelled", "cancelled").result(5)
+    adopted = world.journal.runs.adopt(record.id, 1, "other").result(5)
+    assert adopted is not None
+
+    asyncio.run(world.drive(adopted, engine, crashed=True)[0].run())
+
+    assert world.gateway.types()[-1] == "end"
+    assert world.gateway.events[-1]["finish_reason"] == "cancelled"
+    assert "error" not in world.gateway.types()
+
+
+def test_a_driver_that_lost_its_run_says_nothing(world: World) -> None:
+    """After a takeover the old driver writes and sends nothing more."""
+    gate = Gate(lambda: world.gateway.text() == "so far")
+
+    async def wait_and_go_on() -> None:
+        gate.reached.set()
+        await released.wait()
+
+    released = asyncio.Event()
+    engine = ScriptedEngine(["so far", wait_and_go_on, "more"])
+    record = world.run(engine)
+    drive, _ = world.drive(record, engine)
+
+    async def scenario() -> None:
+        task = asyncio.ensure_future(drive.run())
+        await gate.reached.wait()
+        while world.gateway.text() != "so far":
+            await asyncio.sleep(0.001)
+        world.journal.runs.adopt(record.id, 1, "other").result(5)
+        released.set()
+        await asyncio.wait_for(task, 10)
+
+    asyncio.run(scenario())
+
+    assert world.gateway.types() == ["threadInfo", "delta"]
+    assert world.now(record).outcome is None
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    parts=st.lists(st.text(alphabet="ab😀", min_size=1, max_size=4), min_size=1, max_size=8),
+    with_tool=st.booleans(),
+    ticks=st.integers(min_value=0, max_value=60),
+)
+def test_one_outcome_wherever_the_stop_falls(world: World, parts: list[str], with_tool: bool, ticks: int) -> None:
+    """Stop, journal, `end` and thread tell the same story at whatever moment a stop arrives."""
+    fresh = World(world.journal)
+    scripts: list[list[Any]] = [[*parts, call("x")], ["tail"]] if with_tool else [[*parts]]
+    engine = ScriptedEngine(*scripts)
+    record = fresh.run(engine)
+    drive, _ = fresh.drive(record, engine)
+
+    async def scenario() -> str:
+        task = asyncio.ensure_future(drive.run())
+        for _ in range(ticks):
+            await asyncio.sleep(0.0002)
+        decision = await asyncio.wrap_future(world.journal.runs.decide(record.id, "cancelled", "cancelled"))
+        if decision.won:
+            drive.stop(decision, "stop")
+        await asyncio.wait_for(task, 20)
+        return "cancelled" if decision.won else decision.outcome
+
+    outcome = asyncio.run(scenario())
+
+    found = fresh.gateway.events
+    expected = {"cancelled": "cancelled", "completed": "stop"}[outcome]
+    assert fresh.now(record).outcome == outcome
+    assert [event["type"] for event in found].count("end") == 1
+    assert found[-1]["finish_reason"] == expected
+    assert [event["seq"] for event in found] == list(range(1, len(found) + 1))
+    whole = "".join(parts) + ("tail" if with_tool else "")
+    assert whole.startswith(fresh.gateway.text())
+    assert outcome == "cancelled" or fresh.gateway.text() == whole
+    calls = [item["call_id"] for item in fresh.items(record) if item["type"] == "function_call"]
+    outputs = [item["call_id"] for item in fresh.items(record) if item["type"] == "function_output"]
+    assert calls == outputs
+    assert fresh.items(record)[0]["type"] == "message"

@@ -1,0 +1,390 @@
+"""The outbox: whatever comes in, in whatever pieces, what is sealed is in order, gapless and complete."""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import Future
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bf_plugin import events, hookimpl
+from bf_plugin.delivery import Delivery, DeliveryFailed
+from bf_plugin.errors import DeliveryRefused, DeliveryRetry, Fenced, PluginError, StopRun
+from bf_plugin.hookcalls import HookCalls
+from bf_plugin.hookguards import new_manager, register
+from bf_plugin.journal.records import Decided, Decision, Sealed
+from bf_plugin.messengers.port import Destination
+from bf_plugin.outbox import Outbox
+from bf_plugin.threads import Workers
+from bf_plugin.values import Delta, Run
+
+
+class Log:
+    """A message log in memory; `failure` is raised by the next seal."""
+
+    def __init__(self) -> None:
+        self.rows: list[Sealed] = []
+        self.states: dict[int, str] = {}
+        self.closing: list[bool] = []
+        self.failure: Exception | None = None
+
+    def seal(self, run_id: str, epoch: int, message: Sealed, *, closing: bool) -> Future[None]:
+        future: Future[None] = Future()
+        if self.failure is not None and not closing:
+            future.set_exception(self.failure)
+            return future
+        self.rows.append(message)
+        self.closing.append(closing)
+        future.set_result(None)
+        return future
+
+    def settle(self, run_id: str, epoch: int, number: int, state: str) -> Future[None]:
+        self.states[number] = state
+        return Future()
+
+    def events(self) -> list[dict[str, Any]]:
+        return [event for row in self.rows for event in events.events_in(row.body)]
+
+    def text(self) -> str:
+        return "".join(event["content"] for event in self.events() if event["type"] == "delta")
+
+
+class Sink:
+    """A messenger that takes messages, or answers with the errors it was given; `gate` holds it back."""
+
+    def __init__(self, *answers: Exception | None) -> None:
+        self.bodies: list[bytes] = []
+        self.answers = list(answers)
+        self.gate: asyncio.Event | None = None
+        self.arrived = asyncio.Event()
+        self.busy = False
+
+    async def send(self, destination: Destination, message: bytes) -> None:
+        assert not self.busy, "two messages of one run in flight"
+        self.busy = True
+        try:
+            self.bodies.append(message)
+            self.arrived.set()
+            await (self.gate.wait() if self.gate else asyncio.sleep(0))
+            answer = self.answers.pop(0) if self.answers else None
+            if answer is not None:
+                raise answer
+        finally:
+            self.busy = False
+
+    async def aclose(self) -> None:
+        pass
+
+
+class Lane:
+    """An outbox with its surroundings."""
+
+    def __init__(self, *, sink: Sink | None = None, plugin: object = None, interval: float = 0.0) -> None:
+        manager = new_manager()
+        if plugin is not None:
+            register(manager, "test", plugin)
+        self.log = Log()
+        self.sink = sink or Sink()
+        self.faults: list[Exception] = []
+        destination = Destination(app="a", api_key="k", channels=["c"])
+        self.outbox = Outbox(
+            run=_run(),
+            epoch=1,
+            log=self.log,  # type: ignore[arg-type]  # the same two methods
+            hooks=HookCalls(manager, Workers("test", limit=1)),
+            delivery=Delivery(self.sink, destination, patience=0.5),
+            action_name="handle",
+            style="options",
+            interval=lambda: interval,
+            on_fault=self.faults.append,
+        )
+
+    async def __aenter__(self) -> Lane:
+        self.task = asyncio.ensure_future(self.outbox.run())
+        self.outbox.release()
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        self.task.cancel()
+        await asyncio.gather(self.task, return_exceptions=True)
+
+
+def _run() -> Run:
+    return Run(
+        id="run_1",
+        thread_id="thread_1",
+        app="a",
+        request_id="r",
+        provider="p",
+        model="m",
+        instructions=None,
+        tools=(),
+        metadata={},
+        options={},
+        stream=True,
+    )
+
+
+def check_order(log: Log) -> None:
+    """Assert what no run may break: numbers and seqs without gaps, offsets that join, no empty delta."""
+    assert [row.number for row in log.rows] == list(range(1, len(log.rows) + 1))
+    found = log.events()
+    assert [event["seq"] for event in found] == list(range(1, len(found) + 1))
+    offset = 0
+    for event in found:
+        if event["type"] == "delta":
+            assert event["offset"] == offset
+            assert 0 < events.utf16_length(event["content"]) <= events.DELTA_LIMIT
+            offset += events.utf16_length(event["content"])
+
+
+steps = st.lists(
+    st.one_of(
+        st.tuples(st.just("text"), st.text(alphabet=st.sampled_from("ab😀\ud83d\ude00é"), max_size=5)),
+        st.tuples(st.just("event"), st.just("")),
+        st.tuples(st.just("yield"), st.just("")),
+    ),
+    max_size=30,
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(steps, st.sampled_from([0.0, 0.001]))
+def test_all_text_arrives_in_order(script: list[tuple[str, str]], interval: float) -> None:
+    """However the provider cuts its text, and wherever events stand in it, all of it is sent, in order, once."""
+
+    async def scenario() -> None:
+        async with Lane(interval=interval) as lane:
+            for kind, text in script:
+                if kind == "text":
+                    lane.outbox.text(text, (1, 0))
+                elif kind == "event":
+                    lane.outbox.event({"type": "function_call"})
+                else:
+                    await asyncio.sleep(0)
+            await lane.outbox.finish()
+            assert not lane.faults
+            check_order(lane.log)
+            assert lane.sink.bodies == [row.body for row in lane.log.rows]
+            assert lane.outbox.text_so_far == lane.log.text()
+            assert lane.outbox.answers == sum(kind == "event" for kind, _ in script)
+            parts: list[str] = [""]
+            for kind, text in script:
+                if kind == "event":
+                    parts.append("")
+                parts[-1] += text
+            assert lane.log.text() == "".join(events.well_formed(part) for part in parts)
+            assert lane.outbox.answer_so_far == events.well_formed(parts[-1])
+
+    asyncio.run(scenario())
+
+
+def test_text_joins_while_a_message_is_in_flight() -> None:
+    """A slow gateway gets fewer, larger messages."""
+
+    async def scenario() -> None:
+        sink = Sink()
+        sink.gate = asyncio.Event()
+        async with Lane(sink=sink) as lane:
+            lane.outbox.text("first", (1, 1))
+            await sink.arrived.wait()
+            for _ in range(100):
+                lane.outbox.text("x", (1, 2))
+            sink.gate.set()
+            await lane.outbox.finish()
+            assert [event["content"] for event in lane.log.events()] == ["first", "x" * 100]
+
+    asyncio.run(scenario())
+
+
+def test_long_text_is_cut() -> None:
+    """A joined delta is cut at 8 KiB, and a message holds no more than eight of them."""
+
+    async def scenario() -> None:
+        async with Lane() as lane:
+            for _ in range(30):
+                lane.outbox.text("é" * 10_000, (1, 1))
+            await lane.outbox.finish()
+            check_order(lane.log)
+            assert lane.log.text() == "é" * 300_000
+
+    asyncio.run(scenario())
+
+
+def test_the_same_bytes_are_sent_again() -> None:
+    """A message in doubt is repeated byte for byte, then marked accepted."""
+
+    async def scenario() -> None:
+        async with Lane(sink=Sink(DeliveryRetry("503"), DeliveryRetry("no answer"))) as lane:
+            lane.outbox.text("hi", (1, 1))
+            await lane.outbox.finish()
+            assert len(lane.sink.bodies) == 3
+            assert set(lane.sink.bodies) == {lane.log.rows[0].body}
+            assert lane.log.states == {1: "accepted"}
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("answers", [[DeliveryRefused("404")], [DeliveryRetry("503")] * 9])
+def test_what_cannot_be_delivered_is_kept(answers: list[Exception]) -> None:
+    """A refusal, or too many failures, is reported; the end of the run is sealed then, but not sent."""
+
+    async def scenario() -> None:
+        async with Lane(sink=Sink(*answers)) as lane:
+            lane.outbox.text("hi", (1, 1))
+            await lane.outbox.flush()
+            assert [type(fault) for fault in lane.faults] == [DeliveryFailed]
+            sent = len(lane.sink.bodies)
+            lane.outbox.discard()
+            lane.outbox.event({"type": "end"})
+            await lane.outbox.flush()
+            assert len(lane.sink.bodies) == sent
+            assert [row.deliver for row in lane.log.rows] == [True, False]
+            assert lane.log.states == {1: "undelivered"}
+
+    asyncio.run(scenario())
+
+
+def test_nothing_follows_a_discard_but_the_end() -> None:
+    """Text that was not sealed when the run was decided is dropped, and the end's seq follows without a gap."""
+
+    async def scenario() -> None:
+        sink = Sink()
+        sink.gate = asyncio.Event()
+        async with Lane(sink=sink) as lane:
+            lane.outbox.text("one", (1, 1))
+            await sink.arrived.wait()
+            lane.outbox.text("two\ud83d", (1, 2))
+            lane.outbox.discard()
+            lane.outbox.event({"type": "end"})
+            sink.gate.set()
+            await lane.outbox.flush()
+            check_order(lane.log)
+            assert [event["type"] for event in lane.log.events()] == ["delta", "end"]
+            assert lane.log.closing == [False, True]
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [Fenced("gone"), Decided(Decision(won=False, outcome="cancelled", finish_reason="cancelled"))],
+)
+def test_a_seal_that_fails_is_reported_and_not_sent(failure: Exception) -> None:
+    """What the journal refused is never sent, and its seq is free for what follows."""
+
+    async def scenario() -> None:
+        async with Lane() as lane:
+            lane.log.failure = failure
+            lane.outbox.text("hi", (1, 1))
+            await lane.outbox.flush()
+            assert lane.faults == [failure]
+            assert lane.sink.bodies == []
+            assert lane.task.done() == isinstance(failure, Fenced)
+
+    asyncio.run(scenario())
+
+
+def test_an_end_queued_behind_a_refused_seal_is_kept() -> None:
+    """The end may wait already when the journal refuses the text before it: it still goes out."""
+
+    async def scenario() -> None:
+        async with Lane() as lane:
+            blocked: Future[None] = Future()
+            original = lane.log.seal
+            lane.log.seal = lambda *args, **options: blocked  # type: ignore[method-assign]
+            lane.outbox.text("hi", (1, 1))
+            await asyncio.sleep(0.01)
+            lane.log.seal = original  # type: ignore[method-assign]
+            lane.outbox.discard()
+            lane.outbox.event({"type": "end"})
+            blocked.set_exception(Decided(Decision(won=False, outcome="cancelled", finish_reason="cancelled")))
+            await lane.outbox.flush()
+            assert [event["type"] for event in lane.log.events()] == ["end"]
+
+    asyncio.run(scenario())
+
+
+class Censor:
+    """Holds back the last character, and lets it go at the end."""
+
+    def __init__(self) -> None:
+        self.held = ""
+
+    @hookimpl
+    def on_delta(self, delta: Delta) -> None:
+        text = self.held + delta.text.upper()
+        self.held = "" if delta.final else text[-1:]
+        delta.text = text if delta.final else text[:-1]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.text(alphabet="abc", min_size=1, max_size=4), min_size=1, max_size=10))
+def test_hooks_change_and_hold_text(parts: list[str]) -> None:
+    """What a hook makes of the text is what is sent; held text goes at the end, empty deltas never."""
+
+    async def scenario() -> None:
+        async with Lane(plugin=Censor()) as lane:
+            for part in parts:
+                lane.outbox.text(part, (1, 1))
+                await asyncio.sleep(0)
+            await lane.outbox.finish()
+            check_order(lane.log)
+            assert lane.log.text() == "".join(parts).upper()
+
+    asyncio.run(scenario())
+
+
+class Breaker:
+    """Fails as told."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    @hookimpl
+    def on_delta(self, delta: Delta) -> None:
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    ("error", "reported"), [(StopRun("content_filter"), StopRun), (ValueError("oops"), PluginError)]
+)
+def test_a_hook_that_raises_leaks_nothing(error: Exception, reported: type[Exception]) -> None:
+    """When a guard fails, its text is not sent, and the driver is told."""
+
+    async def scenario() -> None:
+        async with Lane(plugin=Breaker(error)) as lane:
+            lane.outbox.text("secret", (1, 1))
+            await lane.outbox.flush()
+            assert [type(fault) for fault in lane.faults] == [reported]
+            assert lane.log.rows == []
+
+    asyncio.run(scenario())
+
+
+def test_restore_goes_on_behind_what_was_sealed() -> None:
+    """After a crash the sealed message is sent again with the same bytes, and numbers go on behind it."""
+
+    async def scenario() -> None:
+        async with Lane() as first:
+            first.outbox.text("one 😀", (1, 1))
+            first.outbox.event({"type": "function_call"})
+            first.outbox.text("two", (2, 1))
+            await first.outbox.finish()
+        rows = first.log.rows
+        second = Lane()
+        second.outbox.restore(rows)
+        async with second as lane:
+            lane.outbox.discard()
+            lane.outbox.event({"type": "end"})
+            await lane.outbox.flush()
+        assert second.sink.bodies[0] == rows[-1].body
+        assert [row.number for row in second.log.rows] == [len(rows) + 1]
+        assert second.log.events()[0]["seq"] == rows[-1].last_seq + 1
+        assert second.outbox.text_so_far == "one 😀two"
+        assert second.outbox.answer_so_far == "two"
+
+    asyncio.run(scenario())
