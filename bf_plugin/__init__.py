@@ -8,7 +8,7 @@ from bf_plugin.middleware import Application, mount
 from bf_plugin.plugins import PluginContext
 from bf_plugin.settings import Settings
 from bf_plugin.tools import Toolbox
-from bf_plugin.values import Delta, Outcome, Run, RunDraft, Step, ToolCall, ToolResult, Usage
+from bf_plugin.values import Delta, Outcome, Run, RunDraft, Step, ToolCall, ToolOptions, ToolResult, Usage
 
 __all__ = [
     "Application",
@@ -25,6 +25,7 @@ __all__ = [
     "Step",
     "StopRun",
     "ToolCall",
+    "ToolOptions",
     "ToolResult",
     "Toolbox",
     "Usage",

@@ -6,7 +6,7 @@ them. They are plain JSON, so that hooks can build them by hand.
 
 from __future__ import annotations
 
-from typing import Any, Literal, Union
+from typing import Any, Literal
 
 from typing_extensions import NotRequired, TypedDict  # typing's own TypedDict: pydantic refuses it before 3.12
 
@@ -39,7 +39,7 @@ class FilePart(TypedDict):
     filename: NotRequired[str]
 
 
-Part = Union[TextPart, ImagePart, FilePart]
+Part = TextPart | ImagePart | FilePart
 
 
 class Message(TypedDict):
@@ -67,7 +67,7 @@ class FunctionOutput(TypedDict):
     output: str
 
 
-Item = Union[Message, FunctionCall, FunctionOutput]
+Item = Message | FunctionCall | FunctionOutput
 
 
 class FunctionTool(TypedDict):
@@ -98,7 +98,7 @@ class CodeInterpreterTool(TypedDict):
     container: NotRequired[str]
 
 
-Tool = Union[FunctionTool, FileSearchTool, CodeInterpreterTool]
+Tool = FunctionTool | FileSearchTool | CodeInterpreterTool
 
 
 def text_message(role: Role, text: str) -> Message:

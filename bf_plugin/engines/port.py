@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, Union
+from typing import Any, Protocol
 
 from bf_plugin.items import FunctionCall, Item, Tool
 from bf_plugin.values import FinishReason, Usage
@@ -80,7 +80,7 @@ class StepDone:
     finish_reason: FinishReason = "stop"
 
 
-Event = Union[Text, StepDone]
+Event = Text | StepDone
 
 
 class Stream(Protocol):

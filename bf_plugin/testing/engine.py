@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from typing import Union
 
 from bf_plugin.engines.port import Access, Event, Handle, State, StepDone, StepRequest, Text
 from bf_plugin.items import FunctionCall, Item, text_message
 from bf_plugin.values import FinishReason, Usage
 
-Piece = Union[str, FunctionCall, Exception, Callable[[], Awaitable[object]]]
+Piece = str | FunctionCall | Exception | Callable[[], Awaitable[object]]
 """What happens next in a step: text, a call, a failure, or something to wait for."""
 
 
