@@ -16,6 +16,7 @@ from bf_plugin.errors import RequestError, invalid
 from bf_plugin.hookcalls import HookCalls
 from bf_plugin.ids import new_run_id, new_thread_id
 from bf_plugin.journal import Journal, RunRecord, RunSpec, Secrets, ThreadBusy, UnknownThread
+from bf_plugin.logs import get_logger
 from bf_plugin.requests import StartRequest, StopRequest, ToolAnswer, check_operator_resources, merge_assistant
 from bf_plugin.settings import Settings
 from bf_plugin.tickets import Result, Ticket
@@ -73,6 +74,7 @@ class Runs:
         self._engines = engines
         self._host_messaging = host_messaging
         self._waiters = waiters
+        self._log = get_logger(__name__)
         self._capacity = threading.Lock()  # between counting the runs under way and adding one
 
     def start(self, request: StartRequest, app: App, origin: Origin) -> Started:
@@ -93,6 +95,8 @@ class Runs:
             if not (request.stream or may_wait):
                 raise RequestError(503, "too many callers wait for answers: use streaming, or try later", retry_after=1)
             self._submit(record, new_thread, ticket, app)
+            for warning in warnings:
+                self._log.bind(run_id=record.id, request_id=origin.request_id).warning("%s", warning)
             result = self._wait(ticket, stream=request.stream, may_wait=may_wait, record=record)
         return Started(run_id=record.id, thread_id=thread_id, ticket=ticket, warnings=warnings, result=result)
 
