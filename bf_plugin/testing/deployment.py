@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import requests
 from cryptography.fernet import Fernet
@@ -35,7 +35,8 @@ class Deployment:
     """Gateway, plugin, provider and server together. Further keyword arguments are settings.
 
     `wrap` puts WSGI middleware around the mounted app (a validator, a prefix); `inner` around the gateway. `prefix` is
-    the path under which `wrap` serves it.
+    the path under which `wrap` serves it. Messages reach the gateway in-process, or with `messaging` http by a server of
+    its own.
     """
 
     def __init__(
@@ -49,11 +50,15 @@ class Deployment:
         inner: Callable[[Wsgi], Wsgi] = lambda app: app,
         prefix: str = "",
         threads: int = 16,
+        messaging: Literal["host", "http"] = "host",
         **settings: Any,
     ) -> None:
         self._own_provider = provider is None
         self.provider = provider or ProviderSimulator().__enter__()
         self.gateway = gateway or RecordingGateway(keys=[APP_KEY])
+        self._messaging = GatewayServer(self.gateway).__enter__() if messaging == "http" else None
+        if self._messaging is not None:
+            settings.setdefault("messaging_url", self._messaging.url)
         values = {
             "database_url": f"sqlite:///{folder / 'journal.db'}",
             "secret_key": Fernet.generate_key().decode(),
@@ -77,6 +82,8 @@ class Deployment:
         self.http.close()
         self._server.close()
         self.application.close()
+        if self._messaging is not None:
+            self._messaging.close()
         if self._own_provider:
             self.provider.stop()
 
@@ -109,6 +116,19 @@ class Deployment:
     def events(self, run: Mapping[str, Any], timeout: float = 20.0) -> list[dict[str, Any]]:
         """Wait for a run's `end` on the channel; return its events in the order of delivery."""
         return self.gateway.wait_for_end(run["runId"], timeout)
+
+    def refused(self, status: int, body: Any, path: str = "", **options: Any) -> dict[str, Any]:
+        """POST what is to be refused with `status`; return the error's body."""
+        return _expect(status, self.post(path, body, **options))
+
+    def wait_for_text(self, run: Mapping[str, Any], text: str, timeout: float = 10.0) -> None:
+        """Wait until the channel has exactly this text of a run."""
+        self.gateway.wait_for(lambda: self.text(run) == text, timeout)
+
+    @property
+    def asked(self) -> list[dict[str, Any]]:
+        """The bodies of what the provider was asked to generate, in order."""
+        return [request.body for request in self.provider.requests if request.operation == "create"]
 
     def text(self, run: Mapping[str, Any]) -> str:
         """Return a run's text as it was delivered, placed by offset."""
