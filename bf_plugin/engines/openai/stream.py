@@ -57,14 +57,12 @@ class ResponseStream:
 
     async def open(self) -> None:
         """Read until the provider has named the response. Raises ProviderError when it refuses after all."""
-        while self._connection is not None and not self.handle.get("response_id"):
-            await self._read(self._connection)
+        while not self.handle.get("response_id") and not self._ready:
             if self._reader.failure:
                 raise self._reader.failure
-            if self._ready:
-                return
-        if not self.handle.get("response_id"):
-            raise lost("its stream ended before it was named")
+            if self._connection is None:
+                raise lost("its stream ended before it was named")
+            await self._read(self._connection)
 
     async def batches(self) -> AsyncIterator[Sequence[Event]]:
         """Yield the events of each network read; the last is a StepDone. Raises ProviderError."""
