@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from math import isinf
 from typing import Any, NoReturn, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
 
 from bf_plugin.errors import RequestError, invalid
@@ -54,6 +54,14 @@ _PROBLEMS = {
 }
 
 Checked = TypeVar("Checked", bound=BaseModel)
+
+
+def _integral(value: Any) -> Any:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Integral = BeforeValidator(_integral)
+"""An integer as JSON schema means it: `7.0` is one, and some languages write it so. Goes after the limits."""
 
 
 class Body(BaseModel):

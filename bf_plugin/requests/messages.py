@@ -12,8 +12,8 @@ from bf_plugin.requests.body import KIND, SHAPE, Body, join
 
 Id = Annotated[str, Field(min_length=1, max_length=512)]
 Detail = Literal["auto", "low", "high", "original"]
-ImageLink = Annotated[str, Field(pattern=r"^(https?://|data:)\S+$")]
-FileLink = Annotated[str, Field(pattern=r"^https?://\S+$")]
+ImageLink = Annotated[str, Field(pattern=r"^(https?://|data:)[^\x00-\x20]+$")]
+FileLink = Annotated[str, Field(pattern=r"^https?://[^\x00-\x20]+$")]
 
 
 class TextContent(Body):

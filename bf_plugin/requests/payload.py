@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, WithJsonSchema
 
-from bf_plugin.requests.body import KIND, SHAPE, Body
+from bf_plugin.requests.body import KIND, SHAPE, Body, Integral
 from bf_plugin.requests.messages import Id, InputMessage
 from bf_plugin.requests.tools import AnyTools, Name
 
@@ -162,10 +162,10 @@ class ProviderArgs(BaseModel):
     reasoning: dict[str, Any] | None = None
     service_tier: str | None = None
     include: list[str] | None = None
-    max_tool_calls: Annotated[int, Field(ge=1, le=2**31)] | None = None
+    max_tool_calls: Annotated[int, Field(ge=1, le=2**31), Integral] | None = None
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None
-    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=20), Integral] | None = None
 
 
 class SearchResources(Body):
@@ -215,7 +215,7 @@ class Payload(Body):
         ]
         | None
     ) = None
-    max_completion_tokens: Annotated[int, Field(ge=1, le=2**31)] | None = None
+    max_completion_tokens: Annotated[int, Field(ge=1, le=2**31), Integral] | None = None
     reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh"] | None = None
     parallel_tool_calls: bool | None = None
     provider_args: ProviderArgs | None = Field(None, alias="providerArgs")

@@ -13,7 +13,7 @@ from pydantic_core import PydanticCustomError
 from bf_plugin import uitools
 from bf_plugin.errors import invalid
 from bf_plugin.items import CodeInterpreterTool, FileSearchTool, FunctionTool, Tool
-from bf_plugin.requests.body import KIND, OWN, SHAPE, Body, check, join
+from bf_plugin.requests.body import KIND, OWN, SHAPE, Body, Integral, check, join
 from bf_plugin.requests.messages import Id
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
@@ -85,7 +85,7 @@ class NestedFunction(Body):
 class FileSearchOptions(Body):
     """How to search."""
 
-    max_num_results: Annotated[int, Field(ge=1, le=50)] | None = None
+    max_num_results: Annotated[int, Field(ge=1, le=50), Integral] | None = None
     ranking_options: dict[str, Any] | None = None
 
 
