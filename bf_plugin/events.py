@@ -1,8 +1,8 @@
 """The events a page receives, and the messages that carry them.
 
 Their shapes are the published ones; `threadId`, `runId`, `seq` and a delta's `offset` are added, so that a handler can
-place each character once over reconnects, retries and crashes. Nothing a model, a tool or an upstream error produced may
-become an object key: a BetterForms page evaluates keys that end in `_calc`, `_function` and the like.
+place each character once over reconnects, retries and crashes. Nothing a model, a tool or an upstream error produced
+may become an object key: a BetterForms page evaluates keys that end in `_calc`, `_function` and the like.
 """
 
 from __future__ import annotations

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
-import logging
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from concurrent.futures import Future
 from typing import Any, TypeVar
@@ -16,12 +15,13 @@ from bf_plugin import toolanswers
 from bf_plugin.errors import PluginError
 from bf_plugin.hookguards import CURRENT, Edge, StandIn, Trail
 from bf_plugin.hookspecs import IN_THREAD
+from bf_plugin.logs import get_logger
 from bf_plugin.threads import Workers
 from bf_plugin.values import Delta, Outcome, Run, RunDraft, StopReason, ToolCall, ToolOptions, ToolResult
 
 T = TypeVar("T")
 
-logger = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 
 class Overdue(PluginError):
@@ -61,7 +61,8 @@ class HookCalls:
     async def apply_delta(self, run: Run, delta: Delta) -> None:
         """Call `on_delta` where its plugins want it: on the loop, or in a worker. Raises as `on_delta`."""
         if self.delta_in_thread:
-            await self._in_worker(Trail(run.id), self._patience, functools.partial(self.on_delta, run, delta))
+            change = functools.partial(self.on_delta, run, delta)
+            await self._in_worker(Trail(run.id, run.request_id), self._patience, change)
         else:
             self.on_delta(run, delta)
 
@@ -70,16 +71,16 @@ class HookCalls:
 
         Takes `call.timeout` seconds at most, time in the queue for a thread included. Raises StopRun.
         """
-        trail = Trail(run.id)
+        trail = Trail(run.id, run.request_id)
         try:
             return await self._answer(trail, run, call)
         except Overdue as error:
             text = toolanswers.overdue(call.name, call.timeout, begun=error.begun)
-            logger.warning("run %s: tool %s: %s", run.id, call.name, error)
+            trail.log(_log).warning("tool %s: %s", call.name, error)
         except PluginError as error:
             cause = error.__cause__ or error
             text = toolanswers.failed(call.name, cause)
-            logger.warning("run %s: tool %s: %s", run.id, call.name, error, exc_info=cause)
+            trail.log(_log).warning("tool %s: %s", call.name, error, error=cause)
         return ToolResult(toolanswers.answer_text(text), is_error=True)
 
     async def on_end(self, run: Run, outcome: Outcome) -> None:
@@ -109,7 +110,7 @@ class HookCalls:
                 try:
                     yield offer()
                 except Exception as error:
-                    logger.error("plugin %s failed in bf_tools: %s", name, error, exc_info=error)
+                    _log.error("plugin %s failed in bf_tools: %s", name, error, error=error)
 
     async def _answer(self, trail: Trail, run: Run, call: ToolCall) -> ToolResult:
         loop = asyncio.get_running_loop()
@@ -130,14 +131,14 @@ class HookCalls:
 
     def _tell(self, hook: str, run: Run, tell: Callable[[], object]) -> Coroutine[Any, Any, None]:
         """Start to tell, in a worker; return what waits for the end of it."""
-        trail = Trail(run.id)
+        trail = Trail(run.id, run.request_id)
         return self._heard(hook, trail, self._submit(trail, tell))
 
     async def _heard(self, hook: str, trail: Trail, future: Future[object]) -> None:
         try:
             await self._result(trail, future, self._patience)
         except PluginError as error:  # a hang: what plugins raise, the guards have logged
-            logger.error("run %s: %s: %s", trail.run_id, hook, error)
+            trail.log(_log).error("%s: %s", hook, error)
 
     async def _in_worker(self, trail: Trail, seconds: float, job: Callable[[], T]) -> T:
         return await self._result(trail, self._submit(trail, job), seconds)

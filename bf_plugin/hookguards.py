@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import logging
 from collections.abc import Callable, Generator
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ import pluggy
 from bf_plugin import hookspecs
 from bf_plugin.drafts import draft_problem
 from bf_plugin.errors import BFError, PluginError, RunRejected, StopRun
+from bf_plugin.logs import RunLogger, get_logger
 from bf_plugin.values import Delta, FinishReason, RunDraft
 
 HOOKS = ("before_run", "on_delta", "on_tool_call", "on_end", "on_stop")
@@ -26,7 +26,7 @@ HOOKS = ("before_run", "on_delta", "on_tool_call", "on_end", "on_stop")
 _SIGNALS: dict[str, type[BFError]] = {"before_run": RunRejected, "on_delta": StopRun, "on_tool_call": StopRun}
 _FORGIVING = frozenset({"on_end", "on_stop"})  # failures are logged here, so that the others are still called
 
-logger = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 
 @dataclass(slots=True)
@@ -34,7 +34,12 @@ class Trail:
     """Whose code a worker thread is in, so that a hang can be given a name."""
 
     run_id: str
+    request_id: str
     plugin: str = "unknown"
+
+    def log(self, log: RunLogger) -> RunLogger:
+        """Return `log` with the ids of the run this is about."""
+        return log.bind(run_id=self.run_id, request_id=self.request_id)
 
 
 CURRENT: ContextVar[Trail | None] = ContextVar("bf_plugin_trail", default=None)
@@ -205,8 +210,8 @@ class Edge:
 
     def _log(self, error: BaseException) -> None:
         trail = CURRENT.get()
-        run = trail.run_id if trail else "unknown"
-        logger.error("run %s: plugin %s failed in %s: %s", run, self.name, self.hook, error, exc_info=error)
+        log = trail.log(_log) if trail else _log
+        log.error("plugin %s failed in %s: %s", self.name, self.hook, error, error=error)
 
 
 def _fixed(value: object) -> object:

@@ -63,6 +63,7 @@ class Application:
         self._log = get_logger(__name__)
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        """Serve one request, as WSGI has it (PEP 3333)."""
         path = environ.get("PATH_INFO", "")
         service = self._running()
         if path == PREFIX or path.startswith(PREFIX + "/"):

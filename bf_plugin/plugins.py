@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import logging
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -15,6 +14,7 @@ import pluggy
 from bf_plugin import defaults, entrypoints, hookguards
 from bf_plugin.entrypoints import Candidate, Kind
 from bf_plugin.errors import PluginError
+from bf_plugin.logs import get_logger
 
 if TYPE_CHECKING:
     from bf_plugin.engines.port import Engine
@@ -26,7 +26,7 @@ _PORTS: Mapping[Kind, tuple[str, ...]] = {
     "messenger": ("send", "aclose"),
 }
 
-logger = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +74,7 @@ class Plugins:
             try:
                 await port.aclose()
             except Exception as error:
-                logger.error("%s failed in aclose: %s", type(port).__name__, error, exc_info=error)
+                _log.error("%s failed in aclose: %s", type(port).__name__, error, error=error)
         self.close()
 
     def close(self) -> None:
@@ -85,7 +85,7 @@ class Plugins:
                 try:
                     close()
                 except Exception as error:
-                    logger.error("plugin %s failed in close: %s", name, error, exc_info=error)
+                    _log.error("plugin %s failed in close: %s", name, error, error=error)
 
 
 def load_plugins(
@@ -144,7 +144,7 @@ class _Loader:
         self.reports.append(report)
         if status == "failed":
             source = f" of {report.distribution} {report.version}" if report.distribution else ""
-            logger.error("%s %s%s is not loaded: %s", report.kind, report.name, source, report.problem)
+            _log.error("%s %s%s is not loaded: %s", report.kind, report.name, source, report.problem)
 
     def plugin(self, candidate: Candidate) -> None:
         """Load and register a plugin."""

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import logging
-
 from bf_plugin.hookspecs import hookimpl
+from bf_plugin.logs import get_logger
 from bf_plugin.values import Outcome, Run, StopReason
 
-logger = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 
 @hookimpl(trylast=True)
 def on_end(run: Run, outcome: Outcome) -> None:
     """Say how the run ended and what it took."""
-    logger.info(
-        "run %s of %s ended: %s, finish_reason %s, %s, %d steps, %d + %d tokens, %.2f s%s",
-        run.id,
+    _log.bind(run_id=run.id, request_id=run.request_id).info(
+        "run of %s ended: %s, finish_reason %s, %s, %d steps, %d + %d tokens, %.2f s%s",
         run.app,
         outcome.status,
         outcome.finish_reason,
@@ -31,4 +29,4 @@ def on_end(run: Run, outcome: Outcome) -> None:
 @hookimpl(trylast=True)
 def on_stop(run: Run, reason: StopReason) -> None:
     """Say why the run is being stopped."""
-    logger.info("run %s of %s is being stopped: %s", run.id, run.app, reason)
+    _log.bind(run_id=run.id, request_id=run.request_id).info("run of %s is being stopped: %s", run.app, reason)

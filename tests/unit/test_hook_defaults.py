@@ -87,7 +87,8 @@ def test_run_log_writes_one_line_without_content(hooks: HookCalls, caplog: pytes
     )
     run(hooks.on_end(new_run(), ended))
     assert [record.getMessage() for record in caplog.records] == [
-        "run run_1 of shop ended: failed, finish_reason error, m, 0 steps, 3 + 4 tokens, 1.23 s, error provider_error"
+        "run of shop ended: failed, finish_reason error, m, 0 steps, 3 + 4 tokens, 1.23 s, error provider_error"
+        " [run=run_1 request=r]"
     ]
     assert "thread_secret" not in caplog.text
 
@@ -102,4 +103,4 @@ def test_run_log_says_why_a_run_is_stopped(hooks: HookCalls, caplog: pytest.LogC
         await hooks.on_end(new_run(), Outcome(status="expired", finish_reason="expired", usage=Usage(), text=""))
 
     run(stop())
-    assert caplog.records[0].getMessage() == "run run_1 of shop is being stopped: deadline"
+    assert caplog.records[0].getMessage() == "run of shop is being stopped: deadline [run=run_1 request=r]"

@@ -380,7 +380,7 @@ def test_nobody_answers(setup: Setup) -> None:
 def test_an_exception_is_told_to_the_model(setup: Setup, caplog: pytest.LogCaptureFixture, result: Any) -> None:
     """The run goes on, the model reads what happened, the log names run and plugin."""
     assert answer(setup(maths=tool(result))) == ToolResult("Error: add failed: ValueError: no such city", is_error=True)
-    assert "run run_1: tool add: plugin maths: on_tool_call raised ValueError" in caplog.text
+    assert "tool add: plugin maths: on_tool_call raised ValueError" in caplog.text
 
 
 @pytest.mark.parametrize("error", [SystemExit(1), asyncio.CancelledError(), RecursionError(), PluginError("x", "y")])
@@ -417,7 +417,7 @@ def test_a_thread_that_hangs_is_lost_and_named(
     result = answer(calls, new_call(timeout=0.05))
     assert result.output == "Error: add did not answer within 0.05 seconds. It may have taken effect."
     assert (result.is_error, workers.lost) == (True, 1)
-    assert "run run_1: tool add: plugin stuck: no answer in 0.05 s" in caplog.text
+    assert "tool add: plugin stuck: no answer in 0.05 s" in caplog.text
     gate.set()
 
 
@@ -557,7 +557,7 @@ def test_on_end_reaches_all_though_some_fail(setup: Setup, caplog: pytest.LogCap
 
     run(setup(a=telling("a"), broken=telling("broken"), c=telling("c")).on_end(new_run(), outcome()))
     assert told == ["c", "broken", "a"]
-    assert "run run_1: plugin broken failed in on_end: oops" in caplog.text
+    assert "plugin broken failed in on_end: oops" in caplog.text
 
 
 @pytest.mark.parametrize("fails", ["before", "after", "twice", "never yields", "no"])
@@ -598,7 +598,7 @@ def test_on_end_waits_with_patience_only(setup: Setup, workers: Workers, caplog:
         gate.wait(PATIENCE)
 
     run(setup(stuck=on_end, patience=0.05).on_end(new_run(), outcome()))
-    assert "run run_1: on_end: plugin stuck: no answer in 0.05 s" in caplog.text
+    assert "on_end: plugin stuck: no answer in 0.05 s" in caplog.text
     assert workers.lost == 1
     gate.set()
 
@@ -630,7 +630,7 @@ def test_on_stop_is_not_waited_for(setup: Setup, caplog: pytest.LogCaptureFixtur
         return told
 
     assert run(stop()) == ["returned", "deadline"]
-    assert "run run_1: plugin bad failed in on_stop: oops" in caplog.text
+    assert "plugin bad failed in on_stop: oops" in caplog.text
 
 
 # wrappers ------------------------------------------------------------------------------------------------------------

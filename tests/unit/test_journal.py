@@ -6,6 +6,7 @@ import sqlite3
 import stat
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -203,7 +204,7 @@ def test_the_fence(journal: Journal) -> None:
     assert adopted is not None
     assert adopted.epoch == 2
 
-    writes = [
+    writes: list[Future[Any]] = [
         journal.log.seal(run.id, 1, message(), closing=False),
         journal.log.seal(run.id, 1, message(), closing=True),
         journal.steps.open(run.id, 1, 1, thread_id=run.thread_id, engine_key="k", fresh=[]),
@@ -323,7 +324,7 @@ def test_a_failing_job_spares_its_neighbours(journal: Journal) -> None:
         connection.execute(insert(threads).values(id="half", app="x", created_by="x", used_at=0.0))
         raise KeyError("a bug")
 
-    futures = [
+    futures: list[Future[Any]] = [
         journal.runs.create(run, new_thread=True, enqueue=False, timeout=1),
         journal.runs.write(broken),
         journal.runs.create(record(), new_thread=True, enqueue=False, timeout=1),
