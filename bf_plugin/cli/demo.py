@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 import webbrowser
 
@@ -34,7 +35,9 @@ def demo(port: int, open_page: bool) -> None:
 
 
 def _wait_for_interrupt() -> None:
-    try:
-        threading.Event().wait()
-    except KeyboardInterrupt:
-        click.echo("\nEnding.")
+    """Block until Ctrl-C or a polite kill, so that the temporary database is removed either way."""
+    ended = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: ended.set())
+    ended.wait()
+    click.echo("\nEnding.")

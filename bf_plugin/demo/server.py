@@ -71,7 +71,7 @@ class Demo:
         if own_key:
             values["openai_api_key"] = SecretStr(own_key)
         elif not os.environ.get("BF_OPENAI_BASE_URL"):
-            brain = TalkativeBrain(DemoBrain(delay=self._pace))
+            brain = TalkativeBrain(DemoBrain(delay=self._pace), delay=self._pace)
             self.provider = parts.enter_context(ProviderSimulator(brain=brain))
             simulated = {"openai_base_url": self.provider.base_url, "openai_api_key": SecretStr("sk-demo")}
             values.update(simulated, model=_MODEL)
