@@ -6,7 +6,6 @@ independent server sends does not have to fit the installed SDK's types.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +13,7 @@ from bf_plugin.engines.openai.clients import Client
 from bf_plugin.engines.openai.decode import SNAPSHOT, BrokenStreamError, Decoder, Frame, loads
 from bf_plugin.engines.openai.problems import Problem, problem_of
 from bf_plugin.engines.port import Access
+from bf_plugin.logs import get_logger
 
 if TYPE_CHECKING:
     from openai import AsyncAPIResponse
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     Pending = AsyncResponseContextManager[AsyncAPIResponse[Any]]
 
-logger = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 CALL_TIMEOUT = 30.0
 PAGE = 100
@@ -50,9 +50,9 @@ class Connection:
         try:
             return await self._next()
         except BrokenStreamError as broken:
-            logger.warning("provider stream broken: %s", broken)
+            _log.warning("provider stream broken: %s", broken)
         except Exception as error:  # the transport's exceptions have no common root that may be imported
-            logger.debug("provider stream lost: %s", type(error).__name__)
+            _log.debug("provider stream lost: %s", type(error).__name__)
         self._ended = True
         return None
 
@@ -149,4 +149,4 @@ async def _close(response: AsyncAPIResponse[Any]) -> None:
     try:
         await response.close()
     except Exception as error:  # closing what is broken may fail, and nothing is left to do then
-        logger.debug("provider connection did not close well: %s", type(error).__name__)
+        _log.debug("provider connection did not close well: %s", type(error).__name__)

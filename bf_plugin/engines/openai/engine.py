@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any, Literal
 
 from bf_plugin.engines.openai.api import Api
@@ -17,9 +16,10 @@ from bf_plugin.engines.openai.results import usage_of
 from bf_plugin.engines.openai.stream import ResponseStream
 from bf_plugin.engines.openai.turns import NoConversationsError, Turn
 from bf_plugin.engines.port import Access, Handle, State, StepRequest
+from bf_plugin.logs import get_logger
 from bf_plugin.values import Usage
 
-logger = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 StateMode = Literal["auto", "responses", "conversation", "local"]
 
@@ -63,7 +63,7 @@ class OpenAIEngine:
             api = self._api(client, access)
             return await self._cancel(api, response_id) or usage_of(await api.retrieve(response_id))
         except Problem as problem:
-            logger.info("no usage of a cancelled response: %s", problem)
+            _log.info("no usage of a cancelled response: %s", problem)
             return None
         finally:
             self._clients.release(client)
@@ -117,7 +117,7 @@ class OpenAIEngine:
         try:
             return usage_of(await api.cancel(response_id))
         except Problem as problem:
-            logger.info("cancel of a response was answered: %s", problem)
+            _log.info("cancel of a response was answered: %s", problem)
             return None
 
     def _api(self, client: Client, access: Access) -> Api:

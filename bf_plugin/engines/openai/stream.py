@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
@@ -15,8 +14,9 @@ from bf_plugin.engines.openai.problems import Problem
 from bf_plugin.engines.openai.reader import Reader
 from bf_plugin.engines.openai.transcript import lost
 from bf_plugin.engines.port import Event
+from bf_plugin.logs import get_logger
 
-logger = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 _CANNOT_RESUME = (400, 404, 405, 501)
 _CANNOT_POLL = (400, 401, 403, 404, 405, 501)
@@ -135,7 +135,7 @@ class ResponseStream:
         try:
             self._connection = await self._api.resume(response_id, self._reader.cursor)
         except Problem as problem:
-            logger.info("the stream of a response cannot be resumed: %s", problem)
+            _log.info("the stream of a response cannot be resumed: %s", problem)
             self._can_resume = problem.status not in _CANNOT_RESUME
         else:
             self._heard, self._heard_at = 0, self._patience.clock()
