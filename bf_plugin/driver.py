@@ -128,7 +128,10 @@ class Drive:
             return await self._refuse(cause)
         if ending.error is not None and not ending.decided:
             self._log.warning("the run fails: %s", cause, error=None if ending.expected else cause)
-        await self._close(ending if ending.decided else await self._decide(ending))
+        if not ending.decided:
+            await self._outbox.flush()  # what came before a failure is the page's
+            ending = await self._decide(ending)
+        await self._close(ending)
         return None
 
     def _restore(self) -> None:

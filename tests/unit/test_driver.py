@@ -364,7 +364,8 @@ def test_a_failure_in_mid_stream(world: World) -> None:
 
     assert world.gateway.types()[-2:] == ["error", "end"]
     assert world.gateway.events[-2]["error"]["code"] == "server_error"
-    assert world.said(record)[0] == "user: hello"
+    assert world.gateway.text() == "so far"
+    assert world.said(record) == ["user: hello", "assistant: so far"]
 
 
 def test_a_deadline(world: World) -> None:
