@@ -207,7 +207,14 @@ def test_defaults_use_the_public_hook_api_only(name: str) -> None:
     source = (ROOT / "bf_plugin" / "defaults" / f"{name}.py").read_text(encoding="utf-8")
     imported = {node.module for node in ast.walk(ast.parse(source)) if isinstance(node, ast.ImportFrom)}
     ours = {module for module in imported if module and module.startswith("bf_plugin")}
-    assert ours <= {"bf_plugin", "bf_plugin.hookspecs", "bf_plugin.values", "bf_plugin.items", "bf_plugin.errors", "bf_plugin.logs"}
+    assert ours <= {
+        "bf_plugin",
+        "bf_plugin.hookspecs",
+        "bf_plugin.values",
+        "bf_plugin.items",
+        "bf_plugin.errors",
+        "bf_plugin.logs",
+    }
 
 
 # hooks/ --------------------------------------------------------------------------------------------------------------
