@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from typing import TYPE_CHECKING, Any, cast
 
@@ -31,20 +32,21 @@ class GatewayServer:
         threads: int = 24,
     ) -> None:
         self.gateway = gateway
+        # Bound here: where that fails, waitress would leave its threads and the socket behind.
+        listener = socket.create_server(("127.0.0.1", port))
+        self.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         self._sockets: dict[int, Any] = {}
         server = create_server(
             app or gateway,
             map=self._sockets,
-            host="127.0.0.1",
-            port=port,
+            sockets=[listener],
             threads=threads,
             # Reading on while a request is served is how waitress notices that a browser has gone.
             channel_request_lookahead=1,
             clear_untrusted_proxy_headers=True,
         )
-        # Any: the stubs know neither the port nor the trigger that runs a function in the server's thread.
+        # Any: the stubs do not know the trigger that runs a function in the server's thread.
         self._server = cast("Any", server)
-        self.url = f"http://127.0.0.1:{self._server.effective_port}"
         self._thread = threading.Thread(target=self._server.run, name="gateway", daemon=True)
 
     def __enter__(self) -> GatewayServer:
