@@ -81,6 +81,8 @@ class LocalDispatcher:
             return  # a queued run can be stopped and promoted at once
         ticket = self._tickets.setdefault(record.id, Ticket())
         self._apps.setdefault(record.id, record.app)
+        if crashed:
+            ticket.accept()  # its start was answered by the process that is gone: it cannot be refused any more
         if crashed or not record.spec.channels:
             ticket.release()
         try:
