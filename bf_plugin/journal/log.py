@@ -49,9 +49,13 @@ class MessageLog(Base):
 
         return self.write(job)
 
-    def after(self, run_id: str, seq: int = 0) -> Sequence[Sealed]:
-        """Return the messages that hold events after `seq`, in order; `deliver` tells which are still to be sent."""
-        query = select(messages).where(messages.c.run_id == run_id, messages.c.last_seq > seq)
+    def after(self, run_id: str, seq: int = 0, number: int = 0) -> Sequence[Sealed]:
+        """Return the messages that hold events after `seq`, in order; `deliver` tells which are still to be sent.
+
+        Whoever has read up to message `number` says so: then this is one look at the key's index.
+        """
+        mine = (messages.c.run_id == run_id, messages.c.number > number, messages.c.last_seq > seq)
+        query = select(messages).where(*mine)
         return self._all(query.order_by(messages.c.number))
 
     def all(self, run_id: str) -> Sequence[Sealed]:
