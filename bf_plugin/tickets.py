@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from concurrent.futures import Future
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, InvalidStateError
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass, field
 from typing import Any
@@ -56,7 +57,8 @@ class Ticket:
 
     def end(self, result: Result) -> None:
         """Tell a caller that waits for the end."""
-        self.ended.set_result(result)
+        if not self.ended.done():
+            self.ended.set_result(result)
 
     def fail(self, error: RequestError) -> None:
         """Give `error` to whoever still waits for anything: this process cannot bring the run to its end."""
@@ -64,6 +66,10 @@ class Ticket:
             self._accepted.set_exception(error)
         if not self.ended.done():
             self.ended.set_exception(error)
+
+    def when_answered(self, call: Callable[[], object]) -> None:
+        """Call `call`, in whichever thread, once it is decided what the caller is told."""
+        self._accepted.add_done_callback(lambda _: call())
 
     # the caller's side
 
@@ -79,6 +85,6 @@ class Ticket:
                 self._accepted.result()
 
     def release(self) -> None:
-        """Let the driver send events; may be called again."""
-        if not self.released.done():
+        """Let the driver send events; may be called again, from several threads."""
+        with contextlib.suppress(InvalidStateError):
             self.released.set_result(None)
