@@ -73,8 +73,8 @@ class Outbox:
 
     `on_fault` is told when the lane cannot go on as meant: DeliveryFailed (what follows is sealed, but not sent),
     Decided, Fenced (nothing follows), JournalError, or what an `on_delta` hook raised. What ends a run is sealed,
-    however long the journal fails. `interval` gives the seconds over which text is joined. Without a `delivery` (a polling
-    caller) messages are sealed only.
+    however long the journal fails. `interval` gives the seconds over which text is joined. Without a `delivery` (a
+    polling caller) messages are sealed only.
     """
 
     def __init__(

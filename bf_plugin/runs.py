@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +17,7 @@ from bf_plugin.errors import RequestError, invalid
 from bf_plugin.hookcalls import HookCalls
 from bf_plugin.ids import new_run_id, new_thread_id
 from bf_plugin.journal import Journal, RunRecord, RunSpec, Secrets, ThreadBusy, UnknownThread
+from bf_plugin.journal.writer import written
 from bf_plugin.logs import get_logger
 from bf_plugin.requests import StartRequest, StopRequest, ToolAnswer, check_operator_resources, merge_assistant
 from bf_plugin.settings import Settings
@@ -26,7 +28,6 @@ from bf_plugin.waiters import Waiters
 ACCEPT_PATIENCE = 2.0
 """Seconds a start waits for the provider before it is answered all the same."""
 
-_WRITE_PATIENCE = 30.0
 _END_PATIENCE = 60.0
 
 
@@ -109,7 +110,7 @@ class Runs:
 
     def answer_tool(self, answer: ToolAnswer) -> str:
         """Take a page's answer to a tool call: `accepted` when it is the first and in time, else `ignored`."""
-        answered = self._journal.steps.answer(answer.tool_call_id, answer.output).result(_WRITE_PATIENCE)
+        answered = written(self._journal.steps.answer(answer.tool_call_id, answer.output))
         if answered is None:
             raise RequestError(404, "no such tool call", errors={"toolCallId": "is not known here"})
         run_id, first = answered
@@ -122,7 +123,7 @@ class Runs:
         return self._journal.steps.has_call(tool_call_id)
 
     def _cancel(self, record: RunRecord, reason: StopReason) -> str:
-        decision = self._journal.runs.decide(record.id, "cancelled", "cancelled").result(_WRITE_PATIENCE)
+        decision = written(self._journal.runs.decide(record.id, "cancelled", "cancelled"))
         if not decision.won:
             return f"already_{decision.outcome}"
         if record.state == "queued":
@@ -215,7 +216,7 @@ class Runs:
                 record, new_thread=new_thread, enqueue=policy == "enqueue", timeout=self._settings.run_timeout
             )
             try:
-                return creating.result(_WRITE_PATIENCE)
+                return written(creating)
             except UnknownThread:
                 raise _unknown_thread() from None
             except ThreadBusy as busy:
@@ -229,12 +230,24 @@ class Runs:
         if stream:
             ticket.wait_accepted(ACCEPT_PATIENCE if may_wait else 0)
             return None
-        ticket.wait_accepted(None)
-        result = ticket.ended.result(self._settings.run_timeout + _END_PATIENCE)
+        result = self._wait_for_end(ticket, record)
         if error := failure_of(result):
             error.data.update(threadId=record.thread_id, runId=record.id)
             raise error
         return result
+
+    def _wait_for_end(self, ticket: Ticket, record: RunRecord) -> Result:
+        patience = self._settings.run_timeout + _END_PATIENCE  # for a run that never came up, or does not come down
+        deadline = time.monotonic() + patience
+        try:
+            ticket.wait_accepted(patience)
+            return ticket.ended.result(max(deadline - time.monotonic(), 0.0))
+        except FutureTimeoutError:
+            present = self._journal.runs.get(record.id, record.thread_id)
+            if present is not None and present.outcome is None:
+                self._cancel(present, "deadline")
+            ids = {"threadId": record.thread_id, "runId": record.id}
+            raise RequestError(408, f"the run took longer than {patience:g} seconds", data=ids) from None
 
 
 def _unknown_thread() -> RequestError:

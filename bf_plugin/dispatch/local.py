@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+from concurrent.futures import TimeoutError as FutureTimeoutError
 
 from bf_plugin.dispatch.owner import Owner
 from bf_plugin.driver import Drive, Parts
 from bf_plugin.endings import refusal
+from bf_plugin.errors import RequestError
 from bf_plugin.journal import RunRecord
 from bf_plugin.journal.records import Decision
 from bf_plugin.logs import get_logger
 from bf_plugin.loop import LoopThread
 from bf_plugin.tickets import Ticket
 from bf_plugin.values import StopReason
+
+_RELEASE_PATIENCE = 1.0
+"""Seconds, once it is decided what a start is answered, until events go even if nobody said that it was answered.
+
+Servers call `close()` of an answer they have sent (PEP 3333); a middleware around us may lose the call.
+"""
+
+_CLOSE_PATIENCE = 5.0
 
 
 class LocalDispatcher:
@@ -27,6 +37,7 @@ class LocalDispatcher:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._tickets: dict[str, Ticket] = {}
         self._apps: dict[str, str] = {}
+        self._closed = False
         self._log = get_logger(__name__)
 
     def active(self, app: str | None = None) -> int:
@@ -45,8 +56,8 @@ class LocalDispatcher:
 
     def submit(self, record: RunRecord) -> None:
         """Drive a run that is `starting`; a `queued` one comes up when its thread is free, or when it is stopped."""
-        if record.state != "queued":
-            self._loop.call(self._start, record)
+        if record.state != "queued" and not self._loop.call(self._start, record):
+            self._ended(record.id)
 
     def stop(self, run_id: str, decision: Decision, reason: StopReason) -> None:
         """Wake the driver of a run whose outcome is decided."""
@@ -65,40 +76,59 @@ class LocalDispatcher:
         runs = self._parts.journal.runs
         orphans = [run for run in runs.under_way() if run[2] is None or not self._owner.is_alive(run[2])]
         for run_id, epoch, _ in orphans:
-            record = runs.adopt(run_id, epoch, self.owner).result()
-            if record is not None and record.state != "queued":
-                self._log.bind(run_id=run_id).warning("its process is gone: the run is ended")
+            log = self._log.bind(run_id=run_id)
+            try:
+                record = runs.adopt(run_id, epoch, self.owner).result()
+            except Exception as error:  # one run that cannot be read, after a change of keys say, is not all of them
+                log.error("its process is gone, and it cannot be ended: %s", error, error=error)
+                continue
+            if record is not None and (record.state != "queued" or record.outcome is not None):
+                log.warning("its process is gone: the run is ended")
                 self._loop.call(self._start, record, True)
         return len(orphans)
 
     def close(self) -> None:
         """Stop driving and give up ownership: what is on record is another process's to end."""
-        self._loop.run(self._cancel_all()).result(timeout=10)
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            self._loop.run(self._cancel_all()).result(timeout=2 * _CLOSE_PATIENCE)
+        except FutureTimeoutError:
+            self._log.error("the event loop hangs: its runs are left as they are")
+        for run_id in list(self._tickets):
+            self._ended(run_id)
         self._owner.release()
 
     def _start(self, record: RunRecord, crashed: bool = False) -> None:
         if record.id in self._drives:
-            return  # a queued run can be stopped and promoted at once
-        ticket = self._tickets.setdefault(record.id, Ticket())
+            return None  # a queued run can be stopped and promoted at once
+        if self._closed:
+            return self._ended(record.id)
+        ticket = self._tickets.setdefault(record.id, _answered_elsewhere())
         self._apps.setdefault(record.id, record.app)
-        if crashed:
-            ticket.accept()  # its start was answered by the process that is gone: it cannot be refused any more
-        if crashed or not record.spec.channels:
+        if not record.spec.channels:
             ticket.release()
         try:
             drive = Drive(record, self._parts, ticket=ticket, promoted=self._start, crashed=crashed)
         except Exception as error:
             self._log.bind(run_id=record.id).error("cannot be driven: %s", error, error=error)
             ticket.fail(refusal(error, operator_key=False))
-            self._ended(record.id)
-            return
+            return self._ended(record.id)
         ticket.released.add_done_callback(lambda _: self._loop.call(drive.release))
+        ticket.when_answered(lambda: self._loop.call(self._release_soon, ticket))
         self._drives[record.id] = drive
         task = asyncio.get_running_loop().create_task(drive.run())
         self._tasks[record.id] = task
         task.add_done_callback(lambda _: self._ended(record.id))
+        return None
+
+    def _release_soon(self, ticket: Ticket) -> None:
+        asyncio.get_running_loop().call_later(_RELEASE_PATIENCE, ticket.release)
 
     def _ended(self, run_id: str) -> None:
+        if ticket := self._tickets.get(run_id):
+            ticket.fail(RequestError(503, "the gateway is shutting down: ask for the run later", retry_after=5))
         for register in (self._drives, self._tasks, self._tickets, self._apps):
             register.pop(run_id, None)
 
@@ -118,4 +148,13 @@ class LocalDispatcher:
         tasks = list(self._tasks.values())
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        if tasks:
+            await asyncio.wait(tasks, timeout=_CLOSE_PATIENCE)
+
+
+def _answered_elsewhere() -> Ticket:
+    """Return the ticket of a run whose start no request of this process waits for: it cannot be refused any more."""
+    ticket = Ticket()
+    ticket.accept()
+    ticket.release()
+    return ticket
