@@ -7,7 +7,7 @@ may become an object key: a BetterForms page evaluates keys that end in `_calc`,
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -107,6 +107,17 @@ def encode_message(actions: Sequence[Mapping[str, Any]]) -> bytes:
         return _encode({"actions": actions})
     except UnicodeEncodeError:
         return _encode({"actions": well_formed_tree(actions)})
+
+
+def step_texts(events: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Return a run's text in parts: what was said before, between and after its steps' tool calls."""
+    texts = [""]
+    for event in events:
+        if event["type"] == "delta":
+            texts[-1] += event["content"]
+        elif event["type"] == "function_call":
+            texts.append("")
+    return texts
 
 
 def events_in(body: bytes) -> list[dict[str, Any]]:

@@ -17,6 +17,7 @@ from bf_plugin.errors import RequestError, invalid
 from bf_plugin.hookcalls import HookCalls
 from bf_plugin.ids import new_run_id, new_thread_id
 from bf_plugin.journal import Journal, RunRecord, RunSpec, Secrets, ThreadBusy, UnknownThread
+from bf_plugin.journal.keys import Claim
 from bf_plugin.journal.writer import written
 from bf_plugin.logs import get_logger
 from bf_plugin.requests import StartRequest, StopRequest, ToolAnswer, check_operator_resources, merge_assistant
@@ -78,10 +79,11 @@ class Runs:
         self._log = get_logger(__name__)
         self._capacity = threading.Lock()  # between counting the runs under way and adding one
 
-    def start(self, request: StartRequest, app: App, origin: Origin) -> Started:
+    def start(self, request: StartRequest, app: App, origin: Origin, claim: Claim | None = None) -> Started:
         """Start a run, or continue a thread with one; waits as the kind of start demands.
 
-        Raises RequestError for every reason not to, and PluginError when a `before_run` hook fails.
+        Raises RequestError for every reason not to, PluginError when a `before_run` hook fails, KeyTaken when another
+        run has the key of `claim`.
         """
         request = merge_assistant(request, app)
         operator_key = request.provider_key is None
@@ -95,7 +97,7 @@ class Runs:
         with self._waiters.place() as may_wait:
             if not (request.stream or may_wait):
                 raise RequestError(503, "too many callers wait for answers: use streaming, or try later", retry_after=1)
-            self._submit(record, new_thread, ticket, app)
+            self._submit(record, new_thread, ticket, app, claim)
             for warning in warnings:
                 self._log.bind(run_id=record.id, request_id=origin.request_id).warning("%s", warning)
             result = self._wait(ticket, stream=request.stream, may_wait=may_wait, record=record)
@@ -191,10 +193,10 @@ class Runs:
             secrets=Secrets(app_key=app.api_key, provider_key=key or ""),
         )
 
-    def _submit(self, record: RunRecord, new_thread: bool, ticket: Ticket, app: App) -> None:
+    def _submit(self, record: RunRecord, new_thread: bool, ticket: Ticket, app: App, claim: Claim | None) -> None:
         self._reserve(record, ticket, app)
         try:
-            created = self._create(record, new_thread)
+            created = self._create(record, new_thread, claim)
         except BaseException:
             self._dispatcher.forget(record.id)
             raise
@@ -208,12 +210,16 @@ class Runs:
                 raise RequestError(429, "this app has as many runs under way as it may have", retry_after=1)
             self._dispatcher.expect(record, ticket)
 
-    def _create(self, record: RunRecord, new_thread: bool) -> RunRecord:
+    def _create(self, record: RunRecord, new_thread: bool, claim: Claim | None) -> RunRecord:
         """Put the run on record, by the operator's policy for threads that are busy."""
         policy = self._settings.thread_busy
         while True:
             creating = self._journal.runs.create(
-                record, new_thread=new_thread, enqueue=policy == "enqueue", timeout=self._settings.run_timeout
+                record,
+                new_thread=new_thread,
+                enqueue=policy == "enqueue",
+                timeout=self._settings.run_timeout,
+                claim=claim,
             )
             try:
                 return written(creating)

@@ -16,6 +16,7 @@ from bf_plugin.driver import Parts
 from bf_plugin.health import Health
 from bf_plugin.hookcalls import HookCalls
 from bf_plugin.host import HostCaller
+from bf_plugin.idempotency import Starts
 from bf_plugin.inspection import Inspection
 from bf_plugin.journal import RunRecord, open_journal
 from bf_plugin.journal.store import default_url
@@ -72,9 +73,10 @@ class Service:
             host_messaging=self._host_messaging,
             waiters=waiters,
         )
+        starts = Starts(runs=self.runs, journal=self._journal, waiters=waiters)
         self._inspection = Inspection(journal=self._journal, waiters=waiters)
         health = Health(journal=self._journal, caller=self._caller, workers=self._workers, plugins=self._plugins)
-        self.app = create_app(self.runs, self._inspection, apps, health, settings)
+        self.app = create_app(self.runs, starts, self._inspection, apps, health, settings)
         self._dispatcher.recover()
 
     def close(self) -> None:
