@@ -20,7 +20,7 @@ from bf_plugin.journal.runs import RunStore
 from bf_plugin.journal.steps import StepStore
 from bf_plugin.journal.tables import metadata
 from bf_plugin.journal.vault import Vault, key_beside
-from bf_plugin.journal.writer import Writer, explain
+from bf_plugin.journal.writer import Writer, explain, written
 
 _BUSY_MS = 10_000
 
@@ -46,7 +46,7 @@ class Journal:
 
     def check(self) -> None:
         """Write nothing, in a transaction. Raises JournalError when the database cannot be written."""
-        self._writer.submit(lambda connection: None).result(timeout=5)
+        written(self._writer.submit(lambda connection: None), 5.0)
 
     def close(self) -> None:
         """Commit what is queued and close all connections."""
