@@ -64,7 +64,12 @@ def well_formed(text: str) -> str:
 
 
 def well_formed_tree(value: Any) -> Any:
-    """Return JSON-able `value` with `well_formed` done to all text in it, keys too."""
+    """Return JSON-able `value` with `well_formed` done to all text in it, keys too.
+
+    Integers beyond 64 bits become floats, as in most JSON readers: no binary format holds them.
+    """
+    if isinstance(value, int) and value.bit_length() > 63:
+        return float(value)
     if isinstance(value, str):
         return well_formed(value)
     if isinstance(value, Mapping):
