@@ -55,8 +55,8 @@ class Journal:
             engine.dispose()
 
 
-def open_journal(url: str, secret_keys: Sequence[str] = ()) -> Journal:
-    """Open the journal at an SQLAlchemy URL, creating file, key and schema where needed.
+def open_journal(url: str, secret_keys: Sequence[str] = (), *, create: bool = True) -> Journal:
+    """Open the journal at an SQLAlchemy URL, creating file, key and schema where needed; `create` says if it may.
 
     Raises ConfigurationError for a URL that cannot work, JournalError when the database fails.
     """
@@ -69,6 +69,8 @@ def open_journal(url: str, secret_keys: Sequence[str] = ()) -> Journal:
     if not parsed.database or parsed.database == ":memory:":
         raise ConfigurationError("BF_DATABASE_URL: an SQLite file is needed; memory does not survive and is not shared")
     path = Path(parsed.database).absolute()
+    if not create and not path.exists():
+        raise ConfigurationError(f"there is no journal at {path}: set BF_DATABASE_URL to where it is")
     _make_folder(path)
     vault = Vault(secret_keys or [key_beside(path)])
     writers, readers = _sqlite_engine(path, "BEGIN IMMEDIATE"), _sqlite_engine(path, "BEGIN")
