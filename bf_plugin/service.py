@@ -29,6 +29,7 @@ from bf_plugin.loop import LoopThread
 from bf_plugin.messengers.host import HostMessenger
 from bf_plugin.messengers.port import Messenger
 from bf_plugin.plugins import load_plugins
+from bf_plugin.retention import Retention
 from bf_plugin.runs import Runs
 from bf_plugin.settings import Settings
 from bf_plugin.threads import Workers
@@ -110,6 +111,7 @@ class Service:
         opened.callback(inspection.close)
         health = Health(journal=journal, caller=caller, workers=workers, plugins=self._plugins)
         dispatcher.recover()
+        loop.run(Retention(journal, settings.retention_days).run())
         threading.Thread(target=self._warm_up, name="warm-up", daemon=True).start()
         return create_app(self.runs, starts, inspection, apps, health, settings)
 

@@ -6,6 +6,7 @@ import hashlib
 import os
 import sqlite3
 from collections.abc import Sequence
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from bf_plugin.errors import ConfigurationError
 from bf_plugin.journal.keys import KeyStore
 from bf_plugin.journal.log import MessageLog
 from bf_plugin.journal.overview import Overview
+from bf_plugin.journal.purge import purge_batch
 from bf_plugin.journal.runs import RunStore
 from bf_plugin.journal.steps import StepStore
 from bf_plugin.journal.tables import metadata
@@ -47,6 +49,10 @@ class Journal:
     def check(self) -> None:
         """Write nothing, in a transaction. Raises JournalError when the database cannot be written."""
         written(self._writer.submit(lambda connection: None), 5.0)
+
+    def purge(self, before: float) -> Future[int]:
+        """Remove some of what ended, or was last used, before a time (POSIX seconds); return how much, 0 when done."""
+        return self._writer.submit(lambda connection: purge_batch(connection, before))
 
     def close(self) -> None:
         """Commit what is queued and close all connections."""
