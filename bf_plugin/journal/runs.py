@@ -85,12 +85,12 @@ class RunStore(Base):
 
         def job(connection: Connection) -> RunRecord | None:
             fence(connection, run_id, epoch)
-            thread_id = connection.execute(select(runs.c.thread_id).where(runs.c.id == run_id)).scalar_one()
+            thread_id, owner = _place(connection, run_id)
             if cut is not None and sealed is not None:
                 self._leave(connection, thread_id, run_id, cut, sealed)
             end = {"state": "ended", "ended_at": time.time(), "secrets_sealed": None, "usage": encode_usage(usage)}
             connection.execute(update(runs).where(runs.c.id == run_id).values(**end))
-            return self._promote(connection, thread_id, timeout)
+            return self._promote(connection, thread_id, owner, timeout)
 
         return self.write(job)
 
@@ -99,12 +99,12 @@ class RunStore(Base):
 
         def job(connection: Connection) -> RunRecord | None:
             fence(connection, run_id, epoch)
-            thread_id = connection.execute(select(runs.c.thread_id).where(runs.c.id == run_id)).scalar_one()
+            thread_id, owner = _place(connection, run_id)
             connection.execute(delete(items).where(items.c.run_id == run_id))
             connection.execute(delete(runs).where(runs.c.id == run_id))
             unused = ~exists().where(runs.c.thread_id == thread_id)
             connection.execute(delete(threads).where(threads.c.id == thread_id, threads.c.created_by == run_id, unused))
-            return self._promote(connection, thread_id, timeout)
+            return self._promote(connection, thread_id, owner, timeout)
 
         return self.write(job)
 
@@ -152,8 +152,8 @@ class RunStore(Base):
         rows = self.read(lambda connection: connection.execute(query).scalars().all())
         return [self.vault.open(row) for row in rows]
 
-    def _promote(self, connection: Connection, thread_id: str, timeout: float) -> RunRecord | None:
-        """Let the oldest queued run of a thread start, unless one is under way."""
+    def _promote(self, connection: Connection, thread_id: str, owner: str | None, timeout: float) -> RunRecord | None:
+        """Let the oldest queued run of a thread start, unless one is under way; who ended the last one drives it."""
         here = runs.c.thread_id == thread_id
         if connection.execute(select(runs.c.id).where(here, runs.c.state.in_(UNDER_WAY))).first():
             return None
@@ -162,7 +162,7 @@ class RunStore(Base):
         if next_id is None:
             return None
         now = time.time()
-        started = {"state": "starting", "started_at": now, "deadline": now + timeout}
+        started = {"state": "starting", "owner": owner, "started_at": now, "deadline": now + timeout}
         connection.execute(update(runs).where(runs.c.id == next_id).values(**started))
         return self._read(connection, next_id)
 
@@ -195,6 +195,12 @@ class RunStore(Base):
             secrets=Secrets(**self.vault.open(secrets)) if secrets else None,
             error=self.vault.open(error),
         )
+
+
+def _place(connection: Connection, run_id: str) -> tuple[str, str | None]:
+    """Return the thread of a run, and the process that drives it."""
+    row = connection.execute(select(runs.c.thread_id, runs.c.owner).where(runs.c.id == run_id)).one()
+    return row.thread_id, row.owner
 
 
 def _insert_thread(connection: Connection, record: RunRecord, now: float) -> None:

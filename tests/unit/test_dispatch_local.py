@@ -295,3 +295,16 @@ def test_a_loop_that_is_told_to_exit_goes_on(boot: Callable[..., Process]) -> No
 
     assert result.status == "failed"
     eventually(lambda: process.state(record) == "ended")
+
+
+def test_a_promoted_run_belongs_to_who_drives_it(boot: Callable[..., Process]) -> None:
+    """It was queued by a process that may die: nobody may take it then from the one that drives it."""
+    process = boot()
+    first = process.record()
+    queued = process.record(thread_id=first.thread_id, enqueue=True, owner="1-1-dead")
+    process.journal.runs.decide(first.id, "cancelled", "cancelled").result(5)
+
+    promoted = process.journal.runs.finish(first.id, 1, usage=Usage(), cut=None, timeout=60).result(5)
+
+    assert promoted is not None
+    assert (promoted.id, promoted.owner) == (queued.id, process.dispatcher.owner)
