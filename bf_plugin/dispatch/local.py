@@ -85,6 +85,7 @@ class LocalDispatcher:
             if record is not None and (record.state != "queued" or record.outcome is not None):
                 log.warning("its process is gone: the run is ended")
                 self._loop.call(self._start, record, True)
+        self._owner.sweep()
         return len(orphans)
 
     def close(self) -> None:
