@@ -56,7 +56,7 @@ class Owner:
     def sweep(self) -> None:
         """Remove the marks that dead processes left. A young one may be about to be locked by its process."""
         for path in self.folder.iterdir():
-            with contextlib.suppress(FileNotFoundError):  # a sibling sweeps too
+            with contextlib.suppress(OSError):  # a sibling sweeps too; another user's mark is not ours to judge
                 if time.time() - path.stat().st_mtime > _YOUNG and not self.is_alive(path.name):
                     path.unlink()
 
