@@ -16,7 +16,7 @@ from bf_plugin.errors import Fenced, JournalError
 from bf_plugin.hookcalls import HookCalls
 from bf_plugin.items import Item
 from bf_plugin.journal import Decided, Journal, RunRecord
-from bf_plugin.journal.records import Decision
+from bf_plugin.journal.records import Decision, Sealed
 from bf_plugin.logs import get_logger
 from bf_plugin.loop import settled
 from bf_plugin.messengers.port import Messenger
@@ -26,6 +26,9 @@ from bf_plugin.steps import StepRunner
 from bf_plugin.tickets import Result, Ticket
 from bf_plugin.toolcalls import ToolCalls
 from bf_plugin.values import Outcome, Run, StopReason, Usage
+
+ATTEMPTS = 3
+"""Takeovers in a row, without a newly committed message or step between them, after which a run is given up."""
 
 _POLLED_INTERVAL = 0.5
 """Seconds over which text is joined when nobody receives messages: they are only the event log then."""
@@ -45,8 +48,8 @@ class Parts:
 class Drive:
     """Drives one run. `run` is its task; `stop`, `answered` and `release` are its signals, called on the loop.
 
-    `promoted` is told which queued run starts when this one has ended. A `crashed` run was cut off with its process:
-    it is ended as failed.
+    `promoted` is told which queued run starts when this one has ended. A `resumed` run was driven by another process
+    before, or not at all: this one goes on where that was.
     """
 
     def __init__(
@@ -56,13 +59,13 @@ class Drive:
         *,
         ticket: Ticket,
         promoted: Callable[[RunRecord], None],
-        crashed: bool = False,
+        resumed: bool = False,
     ) -> None:
         self._record = record
         self._parts = parts
         self._ticket = ticket
         self._promoted = promoted
-        self._crashed = crashed
+        self._resumed = resumed
         self._run = run_of(record)
         secrets = (record.secrets.app_key, record.secrets.provider_key) if record.secrets else ()
         self._log = get_logger(__name__, secrets=secrets).bind(run_id=record.id, request_id=record.spec.request_id)
@@ -119,9 +122,8 @@ class Drive:
             await self._steps.let_go()
 
     async def _drive(self) -> None:
-        if self._crashed:
-            self._restore()
-        ending, cause = await self._converse_or_fail()
+        rows = self._restore() if self._resumed else ()
+        ending, cause = await self._converse_or_fail(rows)
         if isinstance(cause, Decided):
             self._ticket.accept()
         elif cause is not None and self._ticket.claim():
@@ -134,15 +136,26 @@ class Drive:
         await self._close(ending)
         return None
 
-    def _restore(self) -> None:
-        self._outbox.restore(self._parts.journal.log.all(self._record.id))
-        self._steps.restore()
-        self._interruption = RunFailed("process_lost", "the process that drove this run has ended; its text is kept")
+    def _restore(self) -> Sequence[Sealed]:
+        """Find out where an earlier driver was; return the messages it sealed."""
+        rows = self._parts.journal.log.all(self._record.id)
+        self._outbox.restore(rows)
+        self._usage = self._steps.restore()
+        record = self._record
+        if record.outcome is not None:
+            decision = Decision(
+                won=False, outcome=record.outcome, finish_reason=record.finish_reason or "error", error=record.error
+            )
+            self._interruption = self._interruption or Decided(decision)
+        elif record.attempts > ATTEMPTS:
+            text = f"{record.attempts} processes in a row ended while they drove this run; its text is kept"
+            self._interruption = RunFailed("too_many_takeovers", text)
+        return rows
 
-    async def _converse_or_fail(self) -> tuple[Ending, Exception | None]:
+    async def _converse_or_fail(self, rows: Sequence[Sealed]) -> tuple[Ending, Exception | None]:
         """Return how the conversation ended, and what ended it if that was not the model."""
         if self._interruption is None:
-            self._work = asyncio.ensure_future(self._converse())
+            self._work = asyncio.ensure_future(self._converse(rows))
             try:
                 return await self._work, None
             except asyncio.CancelledError:
@@ -154,21 +167,27 @@ class Drive:
             raise self._interruption
         return ending_of(self._interruption), self._interruption
 
-    async def _converse(self) -> Ending:
-        self._outbox.event(events.thread_info(self._record.thread_id, self._record.id))
-        limit = self._parts.settings.step_limit
+    async def _converse(self, rows: Sequence[Sealed]) -> Ending:
+        if not self._outbox.begun:
+            self._outbox.event(events.thread_info(self._record.thread_id, self._record.id))
+        await self._outbox.replay(rows)
+        done = await self._steps.resume(rows, self._budget(), self._ticket.accept) if self._resumed else None
+        before = self._parts.journal.steps.calls_of(self._record.id, self._steps.number) if done else ()
         fresh: Sequence[Item] = self._record.spec.messages
-        for number in range(1, limit + 1):
+        limit = self._parts.settings.step_limit
+        while True:
+            if done is not None:
+                self._usage += done.usage
+                self._content = done.content
+                if not done.calls:
+                    return await self._complete(done.finish_reason)
+                fresh = await self._tools.run_all(self._steps.number, done.calls, before)
             budget = self._budget()
             if budget is not None and budget <= 0:
                 return await self._complete("length")
-            done = await self._steps.take(number, fresh, budget, self._ticket.accept)
-            self._usage += done.usage
-            self._content = done.content
-            if not done.calls:
-                return await self._complete(done.finish_reason)
-            fresh = await self._tools.run_all(number, done.calls)
-        raise RunFailed("step_limit", f"the model took {limit} steps and still asks for tools")
+            if self._steps.number == limit:
+                raise RunFailed("step_limit", f"the model took {limit} steps and still asks for tools")
+            done, before = await self._steps.take(fresh, budget, self._ticket.accept), ()
 
     def _budget(self) -> int | None:
         limit = self._run.options.get("max_completion_tokens")

@@ -72,7 +72,7 @@ class Service:
         )
         health = Health(journal=self._journal, caller=self._caller, workers=self._workers, plugins=self._plugins)
         self.app = create_app(self.runs, apps, health, settings)
-        self._dispatcher.recover()
+        self._dispatcher.start()
 
     def close(self) -> None:
         """Hand the runs over and let go of everything."""

@@ -56,7 +56,8 @@ class Ticket:
 
     def end(self, result: Result) -> None:
         """Tell a caller that waits for the end."""
-        self.ended.set_result(result)
+        if not self.ended.done():
+            self.ended.set_result(result)
 
     def fail(self, error: RequestError) -> None:
         """Give `error` to whoever still waits for anything: this process cannot bring the run to its end."""

@@ -125,6 +125,24 @@ class RunStore(Base):
         row = self.read(lambda connection: connection.execute(query).one_or_none())
         return None if row is None else self._record(row)
 
+    def find(self, run_id: str) -> RunRecord | None:
+        """Return a run, for the plugin's own use: callers prove that they know its thread."""
+        query = select(runs).where(runs.c.id == run_id)
+        row = self.read(lambda connection: connection.execute(query).one_or_none())
+        return None if row is None else self._record(row)
+
+    def decided(self, owner: str) -> list[tuple[str, Decision]]:
+        """Return the runs `owner` drives that have an outcome and have not ended."""
+        columns = (runs.c.id, runs.c.outcome, runs.c.finish_reason, runs.c.error_sealed)
+        ending = (runs.c.owner == owner, runs.c.state != "ended", runs.c.outcome.is_not(None))
+        rows = self.read(lambda connection: connection.execute(select(*columns).where(*ending)).all())
+        return [(row.id, Decision(won=False, error=self.vault.open(row.error_sealed), **_named(row))) for row in rows]
+
+    def starting(self, owner: str) -> list[str]:
+        """Return the runs of `owner` that have not come to their first response."""
+        query = select(runs.c.id).where(runs.c.owner == owner, runs.c.state == "starting")
+        return self.read(lambda connection: list(connection.execute(query).scalars()))
+
     def has_thread(self, thread_id: str, app: str) -> bool:
         """Tell whether the app has this thread."""
         query = select(threads.c.id).where(threads.c.id == thread_id, threads.c.app == app)
@@ -180,7 +198,6 @@ class RunStore(Base):
     def _record(self, row: Any) -> RunRecord:
         values = dict(row._mapping)
         spec, secrets, error = (values.pop(f"{name}_sealed") for name in ("spec", "secrets", "error"))
-        values.pop("attempts")
         return RunRecord(
             **{**values, "usage": decode_usage(values["usage"])},
             spec=RunSpec(**self.vault.open(spec)),

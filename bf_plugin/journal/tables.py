@@ -106,8 +106,10 @@ steps = Table(
     Column("usage", String(200)),
     Column("parent_sealed", LargeBinary),
     Column("handle_sealed", LargeBinary),
+    Column("ended_sealed", LargeBinary),
 )
-"""`creating` with its parent state before the provider is asked, `named` with its handle, `done`."""
+"""`creating` with its parent state before the provider is asked, `named` with its handle, `done` with
+what the driver needs to go on behind it."""
 
 calls = Table(
     "bf_calls",
@@ -126,15 +128,3 @@ calls = Table(
 """`pending`, `started` before its hook is called, `done` with its result. `tool_call_id` names those a page answers.
 
 The key is the call's place, since not every provider's call ids are unique in a run."""
-
-signals = Table(
-    "bf_signals",
-    metadata,
-    Column("id", _Counter, primary_key=True, autoincrement=True),
-    Column("run_id", _Id, ForeignKey("bf_runs.id", ondelete="CASCADE"), nullable=False, index=True),
-    Column("kind", String(16), nullable=False),
-    Column("detail", String(64)),
-    Column("consumed", Integer, nullable=False, default=0),
-    sqlite_autoincrement=True,
-)
-"""What other processes want of a run's driver: a durable row first, a wake-up second."""
