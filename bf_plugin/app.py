@@ -11,9 +11,11 @@ from bf_plugin.apps import Apps
 from bf_plugin.endings import refusal
 from bf_plugin.errors import BFError, RequestError, error_body
 from bf_plugin.health import Health
+from bf_plugin.inspection import Inspection
 from bf_plugin.logs import get_logger, request_id
 from bf_plugin.paths import PREFIX, TOOL_RESPONSE
 from bf_plugin.resources.health import HealthzResource, PluginsResource, ReadyzResource
+from bf_plugin.resources.inspect import EventsResource, MessagesResource, RunResource
 from bf_plugin.resources.openapi import OpenAPIResource
 from bf_plugin.resources.runs import StartResource, StopResource
 from bf_plugin.resources.tools import ToolResponseResource
@@ -23,7 +25,9 @@ from bf_plugin.settings import Settings
 _log = get_logger(__name__)
 
 
-def create_app(runs: Runs, apps: Apps, health: Health, settings: Settings) -> falcon.App[Any, Any]:
+def create_app(
+    runs: Runs, inspection: Inspection, apps: Apps, health: Health, settings: Settings
+) -> falcon.App[Any, Any]:
     """Return the WSGI app of our routes. Pure: nothing is started, all collaborators come in."""
     app = falcon.App(middleware=[RequestIds()])
     app.req_options.strip_url_path_trailing_slash = True
@@ -35,6 +39,9 @@ def create_app(runs: Runs, apps: Apps, health: Health, settings: Settings) -> fa
         ("", StartResource(runs, apps, settings)),
         ("/stop", StopResource(runs, apps, settings)),
         ("/tool-response", answers),
+        ("/runs/{run_id}", RunResource(inspection)),
+        ("/runs/{run_id}/events", EventsResource(inspection)),
+        ("/threads/{thread_id}/messages", MessagesResource(inspection, apps)),
         ("/openapi.json", OpenAPIResource()),
         ("/healthz", HealthzResource()),
         ("/readyz", ReadyzResource(health)),

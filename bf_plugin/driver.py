@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from bf_plugin import events
 from bf_plugin.delivery import Delivery
@@ -17,6 +19,7 @@ from bf_plugin.hookcalls import HookCalls
 from bf_plugin.items import Item
 from bf_plugin.journal import Decided, Journal, RunRecord
 from bf_plugin.journal.records import Decision, Sealed
+from bf_plugin.journal.steps import CallRecord
 from bf_plugin.logs import get_logger
 from bf_plugin.loop import settled
 from bf_plugin.messengers.port import Messenger
@@ -27,8 +30,13 @@ from bf_plugin.tickets import Result, Ticket
 from bf_plugin.toolcalls import ToolCalls
 from bf_plugin.values import Outcome, Run, StopReason, Usage
 
+T = TypeVar("T")
+
 ATTEMPTS = 3
 """Takeovers in a row, without a newly committed message or step between them, after which a run is given up."""
+
+_AGAIN = (0.5, 1.0, 2.0, 5.0, 10.0)
+"""Seconds between tries of a write that ends a run, while the journal fails; the last one repeats."""
 
 _POLLED_INTERVAL = 0.5
 """Seconds over which text is joined when nobody receives messages: they are only the event log then."""
@@ -72,7 +80,8 @@ class Drive:
         self._work: asyncio.Future[Ending] | None = None
         self._interruption: Exception | None = None
         self._stop_reason: StopReason | None = None
-        self._usage = Usage()
+        self._expiring: asyncio.Future[None] | None = None
+        self._troubled = False
         self._content: Sequence[Mapping[str, Any]] = ()
         self._outbox = self._new_outbox()
         self._tools = ToolCalls(
@@ -106,10 +115,12 @@ class Drive:
 
     async def run(self) -> None:
         """Drive the run to its end, or until another driver has it, or this process hands it over (cancellation)."""
-        lane = asyncio.ensure_future(self._outbox.run())
+        lane: asyncio.Future[None] | None = None
         deadline = self._watch_deadline()
         try:
-            await self._drive()
+            rows = await self._restore() if self._resumed else ()
+            lane = asyncio.ensure_future(self._outbox.run())
+            await self._drive(rows)
         except Fenced:
             self._log.info("another process took the run over")
             self._ticket.fail(refusal(JournalError("another process took the run over"), operator_key=False))
@@ -118,11 +129,11 @@ class Drive:
             self._ticket.fail(refusal(error, operator_key=False))
         finally:
             deadline.cancel()
-            lane.cancel()
+            if lane is not None:
+                lane.cancel()
             await self._steps.let_go()
 
-    async def _drive(self) -> None:
-        rows = self._restore() if self._resumed else ()
+    async def _drive(self, rows: Sequence[Sealed]) -> None:
         ending, cause = await self._converse_or_fail(rows)
         if isinstance(cause, Decided):
             self._ticket.accept()
@@ -132,15 +143,16 @@ class Drive:
             self._log.warning("the run fails: %s", cause, error=None if ending.expected else cause)
         if not ending.decided:
             await self._outbox.flush()  # what came before a failure is the page's
+        if not ending.decided or ending.lacks_error:
             ending = await self._decide(ending)
         await self._close(ending)
         return None
 
-    def _restore(self) -> Sequence[Sealed]:
+    async def _restore(self) -> Sequence[Sealed]:
         """Find out where an earlier driver was; return the messages it sealed."""
-        rows = self._parts.journal.log.all(self._record.id)
+        rows = await asyncio.to_thread(self._parts.journal.log.all, self._record.id)
         self._outbox.restore(rows)
-        self._usage = self._steps.restore()
+        await self._steps.restore()
         record = self._record
         if record.outcome is not None:
             decision = Decision(
@@ -157,12 +169,13 @@ class Drive:
         if self._interruption is None:
             self._work = asyncio.ensure_future(self._converse(rows))
             try:
-                return await self._work, None
-            except asyncio.CancelledError:
-                if self._interruption is None:
-                    raise
-            except Exception as error:
-                self._interruption = self._interruption or error
+                await asyncio.wait({self._work})
+            finally:
+                self._work.cancel()  # for when this task is cancelled; it goes on while its work is only broken off
+            error = asyncio.CancelledError() if self._work.cancelled() else self._work.exception()
+            if error is None:
+                return self._work.result(), None
+            self._interruption = self._interruption or _as_exception(error)
         if isinstance(self._interruption, Fenced):
             raise self._interruption
         return ending_of(self._interruption), self._interruption
@@ -172,12 +185,11 @@ class Drive:
             self._outbox.event(events.thread_info(self._record.thread_id, self._record.id))
         await self._outbox.replay(rows)
         done = await self._steps.resume(rows, self._budget(), self._ticket.accept) if self._resumed else None
-        before = self._parts.journal.steps.calls_of(self._record.id, self._steps.number) if done else ()
+        before: Sequence[CallRecord] = await self._steps.calls() if done else ()
         fresh: Sequence[Item] = self._record.spec.messages
         limit = self._parts.settings.step_limit
         while True:
             if done is not None:
-                self._usage += done.usage
                 self._content = done.content
                 if not done.calls:
                     return await self._complete(done.finish_reason)
@@ -191,7 +203,7 @@ class Drive:
 
     def _budget(self) -> int | None:
         limit = self._run.options.get("max_completion_tokens")
-        return None if limit is None else limit - self._usage.completion_tokens
+        return None if limit is None else limit - self._steps.usage.completion_tokens
 
     async def _complete(self, finish_reason: Any) -> Ending:
         await self._outbox.finish()
@@ -200,9 +212,8 @@ class Drive:
     async def _refuse(self, cause: Exception) -> None:
         """Take the run back: its start is answered with an error."""
         journal, record = self._parts.journal, self._record
-        promoted = await settled(
-            journal.runs.discard(record.id, record.epoch, timeout=self._parts.settings.run_timeout)
-        )
+        timeout = self._parts.settings.run_timeout
+        promoted = await self._insist(lambda: journal.runs.discard(record.id, record.epoch, timeout=timeout))
         self._log.info("the start is refused: %s", cause)
         self._ticket.refuse(refusal(cause, operator_key=record.spec.operator_key))
         if promoted is not None:
@@ -210,13 +221,33 @@ class Drive:
 
     async def _decide(self, ending: Ending) -> Ending:
         """Propose the outcome; whoever was first has it."""
-        decided = self._parts.journal.runs.decide(self._record.id, ending.status, ending.finish_reason, ending.error)
-        decision = await settled(decided)
+        proposal = (self._record.id, ending.status, ending.finish_reason, ending.error)
+        decision = await self._insist(lambda: self._parts.journal.runs.decide(*proposal))
         return ending if decision.won else Ending.of(decision)
+
+    async def _insist(self, write: Callable[[], Future[T]]) -> T:
+        """Repeat a write until the journal takes it: a run that is left half ended would block its thread for good."""
+        for pause in itertools.chain(_AGAIN, itertools.repeat(_AGAIN[-1])):
+            try:
+                return await settled(write())
+            except Fenced:
+                raise
+            except JournalError as error:
+                self._trouble(error)
+            await asyncio.sleep(pause)
+        raise AssertionError("unreachable")
+
+    def _trouble(self, error: JournalError) -> None:
+        """Say once that the journal fails, in the log and to a caller that waits."""
+        if not self._troubled:
+            self._troubled = True
+            self._log.error("the run waits for the journal, to be ended: %s", error)
+            self._ticket.fail(refusal(error, operator_key=False))
 
     async def _close(self, ending: Ending) -> None:
         """Send `end`, leave the thread in order, free it, tell everybody."""
         self._outbox.discard()
+        await self._steps.settle()
         if ending.decided and ending.status in ("cancelled", "expired"):
             default: StopReason = "deadline" if ending.status == "expired" else "stop"
             self._parts.hooks.on_stop(self._run, self._stop_reason or default)
@@ -224,19 +255,16 @@ class Drive:
         usage = self._usage_so_far()
         self._say_end(ending, usage)
         await self._outbox.flush()
-        promoted = await settled(
-            self._parts.journal.runs.finish(
-                self._record.id,
-                self._record.epoch,
-                usage=usage,
-                cut=self._steps.cut(),
-                timeout=self._parts.settings.run_timeout,
-            )
-        )
+        promoted = await self._finish(usage)
         self._ticket.end(self._result(ending, usage))
         if promoted is not None:
             self._promoted(promoted)
         await self._settle(ending, usage, await cancelling)
+
+    async def _finish(self, usage: Usage) -> RunRecord | None:
+        cut, timeout = await self._steps.cut(), self._parts.settings.run_timeout
+        ids = (self._record.id, self._record.epoch)
+        return await self._insist(lambda: self._parts.journal.runs.finish(*ids, usage=usage, cut=cut, timeout=timeout))
 
     def _say_end(self, ending: Ending, usage: Usage) -> None:
         if self._outbox.ended:
@@ -251,8 +279,8 @@ class Drive:
     async def _settle(self, ending: Ending, usage: Usage, billed: Usage | None) -> None:
         """Correct the usage by what the provider told after the cancel, then tell the plugins."""
         if billed is not None:
-            usage = self._usage + billed
-            await settled(self._parts.journal.runs.set_usage(self._record.id, usage))
+            usage = self._steps.usage + billed
+            self._parts.journal.runs.set_usage(self._record.id, usage)
         error = ending.error or {}
         outcome = Outcome(
             status=ending.status,
@@ -269,9 +297,9 @@ class Drive:
     def _usage_so_far(self) -> Usage:
         """Return the usage on record, and an estimate (four characters a token) for a step that was cut off."""
         if not self._steps.is_open:
-            return self._usage
+            return self._steps.usage
         tokens = (len(self._steps.partial_text()) + 3) // 4
-        return self._usage + Usage(completion_tokens=tokens, total_tokens=tokens, estimated=True)
+        return self._steps.usage + Usage(completion_tokens=tokens, total_tokens=tokens, estimated=True)
 
     def _result(self, ending: Ending, usage: Usage) -> Result:
         answer = self._outbox.answer_so_far if ending.status == "completed" else self._outbox.text_so_far
@@ -289,7 +317,10 @@ class Drive:
     def _interrupt(self, cause: Exception) -> None:
         """Break off the conversation because of `cause`, once."""
         if self._work is not None and self._work.done():
-            self._log.info("after the run's end: %s", cause)
+            if isinstance(cause, JournalError) and not isinstance(cause, (Decided, Fenced)):
+                self._trouble(cause)
+            else:
+                self._log.info("after the run's end: %s", cause)
             return
         if self._interruption is None:
             self._interruption = cause
@@ -298,7 +329,10 @@ class Drive:
 
     def _watch_deadline(self) -> asyncio.TimerHandle:
         seconds = (self._record.deadline or time.time() + self._parts.settings.run_timeout) - time.time()
-        expire = lambda: asyncio.ensure_future(self._expire())  # noqa: E731 - a timer takes a plain function
+
+        def expire() -> None:
+            self._expiring = asyncio.ensure_future(self._expire())  # kept: the loop holds tasks weakly
+
         return asyncio.get_running_loop().call_later(max(seconds, 0), expire)
 
     async def _expire(self) -> None:
@@ -308,8 +342,7 @@ class Drive:
             finish_reason="expired",
             error={"message": message, "code": "run_expired", "details": None},
         )
-        decided = await self._decide(ending)
-        self._interrupt(Decided(decided.as_decision()))
+        self._interrupt(Decided((await self._decide(ending)).as_decision()))
 
     def _new_outbox(self) -> Outbox:
         spec, settings = self._record.spec, self._parts.settings
@@ -328,6 +361,13 @@ class Drive:
             interval=lambda: joined,
             on_fault=self._interrupt,
         )
+
+
+def _as_exception(error: BaseException) -> Exception:
+    """Return what broke a conversation off from within as something a run may end with."""
+    if isinstance(error, Exception):
+        return error
+    return RunFailed("internal_error", f"{type(error).__name__} was raised inside the run")
 
 
 def run_of(record: RunRecord) -> Run:

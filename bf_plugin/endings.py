@@ -25,6 +25,11 @@ class Ending:
     expected: bool = True
     """Whether this can happen without anybody's mistake: else the log shows where it came from."""
 
+    @property
+    def lacks_error(self) -> bool:
+        """Whether the outcome was seen without its error: the fence, which tells of outcomes, has no key to open it."""
+        return self.decided and self.error is None and self.status in ("failed", "expired")
+
     def as_decision(self) -> Decision:
         """Return this ending as what is on record."""
         return Decision(won=False, outcome=self.status, finish_reason=self.finish_reason, error=self.error)

@@ -63,6 +63,17 @@ def well_formed(text: str) -> str:
     return text
 
 
+def well_formed_tree(value: Any) -> Any:
+    """Return JSON-able `value` with `well_formed` done to all text in it, keys too."""
+    if isinstance(value, str):
+        return well_formed(value)
+    if isinstance(value, Mapping):
+        return {well_formed_tree(key): well_formed_tree(child) for key, child in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [well_formed_tree(child) for child in value]
+    return value
+
+
 def split_high_surrogate(text: str) -> tuple[str, str]:
     """Return `text` without a high surrogate at its end, and that surrogate: its other half may come next."""
     return (text[:-1], text[-1]) if text and "\ud800" <= text[-1] <= "\udbff" else (text, "")
@@ -91,8 +102,11 @@ def named_action(event: Mapping[str, Any], name: str, style: str) -> dict[str, A
 
 
 def encode_message(actions: Sequence[Mapping[str, Any]]) -> bytes:
-    """Return the JSON text of a message."""
-    return _encode({"actions": actions})
+    """Return the JSON text of a message. Lone surrogates, as a provider's error may quote them, are replaced."""
+    try:
+        return _encode({"actions": actions})
+    except UnicodeEncodeError:
+        return _encode({"actions": well_formed_tree(actions)})
 
 
 def events_in(body: bytes) -> list[dict[str, Any]]:

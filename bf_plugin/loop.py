@@ -8,6 +8,8 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
+from bf_plugin.logs import get_logger
+
 T = TypeVar("T")
 
 
@@ -23,10 +25,13 @@ class LoopThread:
         """Start a coroutine; callable from any thread but the loop's own."""
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
 
-    def call(self, callback: Callable[..., object], *args: Any) -> None:
-        """Call `callback` on the loop soon; after `close` this does nothing."""
-        if not self._loop.is_closed():
+    def call(self, callback: Callable[..., object], *args: Any) -> bool:
+        """Call `callback` on the loop soon; after `close` this does nothing and returns False."""
+        try:
             self._loop.call_soon_threadsafe(callback, *args)
+        except RuntimeError:  # the loop is closed
+            return False
+        return True
 
     def close(self) -> None:
         """Cancel what still runs and end the thread."""
@@ -37,14 +42,23 @@ class LoopThread:
     def _work(self) -> None:
         asyncio.set_event_loop(self._loop)
         try:
-            self._loop.run_forever()
+            self._serve()
         finally:
             tasks = asyncio.all_tasks(self._loop)
             for task in tasks:
                 task.cancel()
             self._loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
             self._loop.run_until_complete(self._loop.shutdown_asyncgens())
+            self._loop.run_until_complete(self._loop.shutdown_default_executor())
             self._loop.close()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                return self._loop.run_forever()
+            except (KeyboardInterrupt, SystemExit) as error:
+                # Asyncio lets these out of a task. Who awaits it gets them too; the other runs must not stand still.
+                get_logger(__name__).error("%s was raised on the event loop", type(error).__name__, error=error)
 
 
 async def settled(future: Future[T]) -> T:

@@ -8,15 +8,33 @@ from typing import Any
 
 from pydantic.json_schema import models_json_schema
 
-from bf_plugin.errors import NAMES
+from bf_plugin.answerschemas import (
+    CREATED,
+    ENDED,
+    ERROR,
+    EVENTS,
+    HEALTH,
+    MESSAGES,
+    PLUGINS,
+    READINESS,
+    REF,
+    REQUEST_ID,
+    RUN,
+    SECONDS,
+    SEQ,
+    STOPPED,
+    STRING,
+    TAKEN,
+    USAGE,
+    answer,
+    errors,
+)
 from bf_plugin.requests.payload import PollingStart, StreamingStart
 from bf_plugin.requests.stop import Stop
 from bf_plugin.requests.toolanswer import Answer
 
 _PREFIX = "/stream/create/assistants"
-_REF = "#/components/schemas/{model}"
 _BODY_ERRORS = (400, 413, 415, 500, 503)
-_RETRY_AFTER = frozenset((409, 429, 503))
 
 
 def document(providers: Sequence[str] = ("openai",)) -> dict[str, Any]:
@@ -36,14 +54,17 @@ def document(providers: Sequence[str] = ("openai",)) -> dict[str, Any]:
             f"{_PREFIX}/stop": {"post": _stop()},
             f"{_PREFIX}/tool-response": {"post": _tool_response("answerTool")},
             "/llm/tool-response": {"post": _shared_tool_response()},
+            f"{_PREFIX}/runs/{{runId}}": {"get": _run()},
+            f"{_PREFIX}/runs/{{runId}}/events": {"get": _events()},
+            f"{_PREFIX}/threads/{{threadId}}/messages": {"get": _messages()},
             f"{_PREFIX}/openapi.json": {"get": _get("describe", "This document", {"type": "object"})},
-            f"{_PREFIX}/healthz": {"get": _get("health", "Whether this process answers", _HEALTH)},
+            f"{_PREFIX}/healthz": {"get": _get("health", "Whether this process answers", HEALTH)},
             f"{_PREFIX}/readyz": {"get": _ready()},
             f"{_PREFIX}/plugins": {"get": _plugins()},
         },
         "components": {
-            "schemas": {**_request_schemas(providers), "Error": _ERROR, "Usage": _USAGE},
-            "headers": {"X-Request-ID": _REQUEST_ID, "Retry-After": _SECONDS},
+            "schemas": {**_request_schemas(providers), "Error": ERROR, "Usage": USAGE},
+            "headers": {"X-Request-ID": REQUEST_ID, "Retry-After": SECONDS},
             "securitySchemes": {"appKey": {"type": "apiKey", "in": "header", "name": "X-Api-Key"}},
         },
     }
@@ -57,9 +78,9 @@ def _start() -> dict[str, Any]:
         "security": [{"appKey": []}, {}],
         "requestBody": _request("StreamingStart", "PollingStart"),
         "responses": {
-            "200": _answer("payload.stream is false: the run has ended", _ENDED),
-            "201": _answer("payload.stream is true: the run exists, events follow on the channels", _CREATED),
-            **_errors(*_BODY_ERRORS, 401, 403, 404, 408, 409, 422, 429, 502),
+            "200": answer("payload.stream is false: the run has ended", ENDED),
+            "201": answer("payload.stream is true: the run exists, events follow on the channels", CREATED),
+            **errors(*_BODY_ERRORS, 401, 403, 404, 408, 409, 422, 429, 502),
         },
     }
 
@@ -72,8 +93,8 @@ def _stop() -> dict[str, Any]:
         "security": [{"appKey": []}, {}],
         "requestBody": _request("Stop"),
         "responses": {
-            "200": _answer("The run is stopped, was over, or is not known", _STOPPED),
-            **_errors(*_BODY_ERRORS, 401),
+            "200": answer("The run is stopped, was over, or is not known", STOPPED),
+            **errors(*_BODY_ERRORS, 401),
         },
     }
 
@@ -84,8 +105,8 @@ def _tool_response(operation: str) -> dict[str, Any]:
         "summary": "Answer a ui_ tool",
         "requestBody": _request("Answer"),
         "responses": {
-            "200": _answer("Taken; `ignored` if the call was answered, timed out or stopped before", _TAKEN),
-            **_errors(*_BODY_ERRORS, 404),
+            "200": answer("Taken; `ignored` if the call was answered, timed out or stopped before", TAKEN),
+            **errors(*_BODY_ERRORS, 404),
         },
     }
 
@@ -98,54 +119,68 @@ def _shared_tool_response() -> dict[str, Any]:
     return operation
 
 
+def _run() -> dict[str, Any]:
+    operation = _get("inspect", "A run: status, text so far, usage, error", RUN)
+    operation["responses"].update(errors(400, 404, 503))
+    return {**operation, "description": _TWO_IDS, "parameters": _THE_RUN}
+
+
+def _events() -> dict[str, Any]:
+    operation = _get("events", "The events of a run after one that is known", EVENTS)
+    operation["responses"]["200"]["content"]["text/event-stream"] = {"schema": STRING}
+    operation["responses"]["204"] = {"description": "Asked for a stream: the run is over, and nothing follows"}
+    operation["responses"].update(errors(400, 404, 503))
+    after = _parameter("query", "after", SEQ, description="The last seq that is known")
+    last = _parameter("header", "Last-Event-ID", SEQ, description="The same, as an EventSource says it; it wins")
+    return {**operation, "description": _TWO_IDS, "parameters": [*_THE_RUN, after, last]}
+
+
+def _messages() -> dict[str, Any]:
+    operation = _get("messages", "What was said in the newest runs of a thread, oldest first", MESSAGES)
+    operation["responses"].update(errors(400, 401, 404, 503))
+    limit = _parameter("query", "limit", {"type": "integer", "minimum": 1, "maximum": 100, "default": 50})
+    return {**operation, "security": [{"appKey": []}], "parameters": [_path("threadId"), limit]}
+
+
+def _parameter(place: str, name: str, schema: Mapping[str, Any], **more: Any) -> dict[str, Any]:
+    return {"in": place, "name": name, "schema": schema, **more}
+
+
+def _path(name: str) -> dict[str, Any]:
+    return _parameter("path", name, STRING, required=True)
+
+
 def _get(operation: str, summary: str, schema: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "operationId": operation,
         "summary": summary,
-        "responses": {"200": _answer(summary, schema), **_errors(500)},
+        "responses": {"200": answer(summary, schema), **errors(500)},
     }
 
 
 def _ready() -> dict[str, Any]:
-    operation = _get("readiness", "Whether this process can serve", _READINESS)
-    operation["responses"]["503"] = _answer("Something it needs does not work", _READINESS)
+    operation = _get("readiness", "Whether this process can serve", READINESS)
+    operation["responses"]["503"] = answer("Something it needs does not work", READINESS)
     return operation
 
 
 def _plugins() -> dict[str, Any]:
-    operation = _get("plugins", "What is installed, and what failed to load", _PLUGINS)
-    operation["responses"].update(_errors(401, 503))
+    operation = _get("plugins", "What is installed, and what failed to load", PLUGINS)
+    operation["responses"].update(errors(401, 503))
     return {**operation, "security": [{"appKey": []}]}
 
 
 def _request(*models: str) -> dict[str, Any]:
-    refs = [{"$ref": _REF.format(model=model)} for model in models]
+    refs = [{"$ref": REF.format(model=model)} for model in models]
     schema = refs[0] if len(refs) == 1 else {"anyOf": refs}
     return {"required": True, "content": {"application/json": {"schema": schema}}}
-
-
-def _answer(description: str, schema: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "description": description,
-        "headers": {"X-Request-ID": {"$ref": "#/components/headers/X-Request-ID"}},
-        "content": {"application/json": {"schema": schema}},
-    }
-
-
-def _errors(*codes: int) -> dict[str, Any]:
-    answers = {}
-    for code in sorted(codes):
-        answers[str(code)] = _answer(NAMES[code], {"$ref": _REF.format(model="Error")})
-        if code in _RETRY_AFTER:
-            answers[str(code)]["headers"]["Retry-After"] = {"$ref": "#/components/headers/Retry-After"}
-    return answers
 
 
 def _request_schemas(providers: Sequence[str]) -> dict[str, Any]:
     models: Sequence[tuple[Any, Any]] = [
         (model, "validation") for model in (StreamingStart, PollingStart, Stop, Answer)
     ]
-    definitions = models_json_schema(models, ref_template=_REF)[1]["$defs"]
+    definitions = models_json_schema(models, ref_template=REF)[1]["$defs"]
     schemas = {name: _plain(schema) for name, schema in definitions.items()}
     for payload in ("StreamingPayload", "PollingPayload"):
         schemas[payload]["properties"]["provider"] = {"enum": [*providers, None]}
@@ -168,68 +203,5 @@ def _plain(schema: Any) -> Any:
     return named
 
 
-def _object(**properties: Mapping[str, Any]) -> dict[str, Any]:
-    return {"type": "object", "properties": properties, "required": list(properties)}
-
-
-def _nullable(kind: str) -> dict[str, Any]:
-    return {"type": [kind, "null"]}
-
-
-_STRING = {"type": "string"}
-_COUNT = {"type": "integer", "minimum": 0}
-_TRUE = {"const": True}
-_IDS = {"threadId": _STRING, "runId": _STRING}
-_WARNINGS = {"warnings": {"type": "array", "items": _STRING, "description": "Keys that had no effect"}}
-_REQUEST_ID = {"description": "The caller's if well-formed, else ours", "required": True, "schema": _STRING}
-_SECONDS = {"description": "Seconds to wait", "schema": {"type": "string", "pattern": "^[0-9]+$"}}
-_HEALTH = _object(status={"const": "ok"})
-_CREATED = _object(success=_TRUE, status={"const": "created"}, **_IDS)
-_CREATED["properties"].update(_WARNINGS)
-_USAGE = _object(prompt_tokens=_COUNT, completion_tokens=_COUNT, total_tokens=_COUNT)
-_ENDED = _object(
-    success=_TRUE,
-    data={"type": "array", "items": _object(type=_STRING)},
-    status={"enum": ["done", "cancelled"]},
-    usage={"$ref": _REF.format(model="Usage")},
-    finish_reason=_STRING,
-    **_IDS,
-)
-_ENDED["properties"].update(_WARNINGS)
-_STOP_STATES = (
-    "cancelled",
-    "already_completed",
-    "already_failed",
-    "already_cancelled",
-    "already_expired",
-    "not_found",
-)
-_STOPPED = _object(success=_TRUE, status={"enum": list(_STOP_STATES)}, **_IDS)
-_TAKEN = _object(success=_TRUE, status={"enum": ["accepted", "ignored"]})
-_CHECK = {**_object(ok={"type": "boolean"}, problem=_STRING), "required": ["ok"]}
-_READINESS = _object(status={"enum": ["ok", "failing"]}, checks={"type": "object", "additionalProperties": _CHECK})
-_PLUGINS = _object(
-    plugins={
-        "type": "array",
-        "items": _object(
-            name=_STRING,
-            kind=_STRING,
-            distribution=_nullable("string"),
-            version=_nullable("string"),
-            hooks={"type": "array", "items": _STRING},
-            status={"enum": ["ok", "failed", "disabled", "replaced"]},
-            problem=_nullable("string"),
-        ),
-    }
-)
-_ERROR = _object(
-    success={"const": False},
-    name={"enum": list(NAMES.values())},
-    message=_STRING,
-    code={"enum": list(NAMES)},
-    className=_STRING,
-    actionName=_nullable("string"),
-    errors={"type": "object", "additionalProperties": _STRING},
-    data=_object(requestId=_STRING),
-    error=_object(message=_STRING, code={"enum": list(NAMES)}, details=_nullable("string")),
-)
+_TWO_IDS = "The two ids are the permission; the thread's comes as the header `X-Thread-Id` or in the query."
+_THE_RUN = [_path("runId"), _parameter("header", "X-Thread-Id", STRING), _parameter("query", "threadId", STRING)]

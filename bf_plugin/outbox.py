@@ -16,14 +16,17 @@ from typing import Any
 from bf_plugin import events
 from bf_plugin.cursors import raw_texts
 from bf_plugin.delivery import Delivery, DeliveryFailed
-from bf_plugin.errors import BFError, Fenced
+from bf_plugin.errors import BFError, Fenced, JournalError
 from bf_plugin.hookcalls import HookCalls
 from bf_plugin.journal.log import MessageLog
-from bf_plugin.journal.records import Sealed, Source
+from bf_plugin.journal.records import Decided, Sealed, Source
 from bf_plugin.values import Delta, Run
 
 _MESSAGE_TEXT = 65_536
 """Characters of text one message may carry, in several deltas; the rest goes with the next."""
+
+_SEAL_AGAIN = 1.0
+"""Seconds until the journal is tried again with what ends a run."""
 
 Place = tuple[int, tuple[int, int]]
 """Where text comes from: step number, and (output, content) indexes in its response."""
@@ -77,8 +80,9 @@ class Outbox:
     """One run's lane. The driver puts text, events and actions in; `run` is the task that sends them.
 
     `on_fault` is told when the lane cannot go on as meant: DeliveryFailed (what follows is sealed, but not sent),
-    Decided, Fenced (nothing follows), JournalError, or what an `on_delta` hook raised. `interval` gives the seconds
-    over which text is joined. Without a `delivery` (a polling caller) messages are sealed only.
+    Decided, Fenced (nothing follows), JournalError, or what an `on_delta` hook raised. What ends a run is sealed,
+    however long the journal fails. `interval` gives the seconds over which text is joined. Without a `delivery` (a
+    polling caller) messages are sealed only.
     """
 
     def __init__(
@@ -115,7 +119,7 @@ class Outbox:
         """How many steps have ended with tool calls in what is sealed."""
         self.ended = False
         """Whether an earlier driver has sealed `end`."""
-        self._closing = False
+        self._closing = self._over = False
         self._unsent: Sealed | None = None
         self._text_due = 0.0
         self._released = asyncio.Event()
@@ -219,22 +223,26 @@ class Outbox:
 
     async def run(self) -> None:
         """Seal and send until cancelled, or fenced off."""
-        await self._released.wait()
-        going = True
-        if self._unsent is not None:
-            going = await self._guarded(self._send(self._unsent))
-        while going:
-            if not self._pending:
-                self._idle.set()
-            await self._due()
-            going = await self._guarded(self._turn())
-        self._idle.set()
+        try:
+            await self._released.wait()
+            going = True
+            if self._unsent is not None:
+                going = await self._guarded(self._send(self._unsent))
+            while going:
+                if not self._pending:
+                    self._idle.set()
+                await self._due()
+                going = await self._guarded(self._turn())
+        finally:
+            self._over = True
+            self._idle.set()
 
     async def _guarded(self, turn: Awaitable[None]) -> bool:
         """Await `turn`; report what it raises. Returns False when nothing may follow."""
         try:
             await turn
-        except Exception as fault:  # the driver logs it and ends the run
+        except (Exception, SystemExit) as error:  # the driver logs it and ends the run
+            fault = error if isinstance(error, Exception) else RuntimeError("SystemExit was raised while delivering")
             if isinstance(fault, DeliveryFailed):
                 self._delivery = None
             if not self._closing:
@@ -244,16 +252,29 @@ class Outbox:
         return True
 
     async def _turn(self) -> None:
+        closing = self._closing  # before a hook is asked: what was composed until then is not part of the ending
         message, draft = await self._compose()
         if message is None:
             return
-        await asyncio.wrap_future(self._log.seal(self._run.id, self._epoch, message, closing=self._closing))
+        await self._seal(message, closing=closing)
         self._number, self._seq, self._offset = message.number, message.last_seq, message.end_offset
         for position in draft.answers_at:
             self._mark_answer(len(self._sealed_text) + position)
         self._sealed_text += draft.text
         self._held.clear()
         await self._send(message)
+
+    async def _seal(self, message: Sealed, *, closing: bool) -> None:
+        while True:
+            try:
+                return await asyncio.wrap_future(self._log.seal(self._run.id, self._epoch, message, closing=closing))
+            except (Decided, Fenced):
+                raise
+            except JournalError as fault:
+                if not closing:
+                    raise
+                self._on_fault(fault)
+            await asyncio.sleep(_SEAL_AGAIN)
 
     async def _send(self, message: Sealed) -> None:
         if self._delivery is None:
@@ -364,6 +385,8 @@ class Outbox:
         return len(self._pending) == 1 and isinstance(self._pending[0], _Text)
 
     def _put(self, entry: _Text | _Event | _Action | _Final) -> None:
+        if self._over:
+            return  # another driver has the run: nobody would take it out
         self._pending.append(entry)
         self._idle.clear()
         if self._sleeping or not isinstance(entry, _Text):

@@ -16,6 +16,7 @@ from bf_plugin.driver import Parts
 from bf_plugin.health import Health
 from bf_plugin.hookcalls import HookCalls
 from bf_plugin.host import HostCaller
+from bf_plugin.inspection import Inspection
 from bf_plugin.journal import RunRecord, open_journal
 from bf_plugin.journal.store import default_url
 from bf_plugin.loop import LoopThread
@@ -61,6 +62,7 @@ class Service:
             messenger=self._messenger,
         )
         self._dispatcher = LocalDispatcher(self._loop, parts, self._owner)
+        waiters = Waiters(settings.max_waiters or 2)
         self.runs = Runs(
             settings=settings,
             journal=self._journal,
@@ -68,14 +70,16 @@ class Service:
             hooks=hooks,
             engines=self._plugins.engines,
             host_messaging=self._host_messaging,
-            waiters=Waiters(settings.max_waiters or 2),
+            waiters=waiters,
         )
+        self._inspection = Inspection(journal=self._journal, waiters=waiters)
         health = Health(journal=self._journal, caller=self._caller, workers=self._workers, plugins=self._plugins)
-        self.app = create_app(self.runs, apps, health, settings)
+        self.app = create_app(self.runs, self._inspection, apps, health, settings)
         self._dispatcher.start()
 
     def close(self) -> None:
         """Hand the runs over and let go of everything."""
+        self._inspection.close()
         self._dispatcher.close()
         self._loop.run(self._plugins.aclose()).result(timeout=10)
         self._loop.close()

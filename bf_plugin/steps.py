@@ -6,7 +6,8 @@ import asyncio
 import dataclasses
 import hashlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, TypedDict, TypeVar
 
 from bf_plugin.cursors import cursor_of
 from bf_plugin.engines.port import Access, Cursor, Engine, Handle, State, StepDone, StepRequest, Stream, Text
@@ -14,19 +15,31 @@ from bf_plugin.errors import ProviderError
 from bf_plugin.items import FunctionCall, Item, text_message
 from bf_plugin.journal import Cut, Journal, RunRecord
 from bf_plugin.journal.records import Opened, Sealed
-from bf_plugin.journal.steps import StepRecord
-from bf_plugin.loop import settled
+from bf_plugin.journal.steps import CallRecord, StepRecord
+from bf_plugin.logs import get_logger
 from bf_plugin.outbox import Outbox
 from bf_plugin.toolcalls import cut_output
 from bf_plugin.values import Run, Step, Usage
+
+T = TypeVar("T")
 
 LOST_RESPONSE = "provider_lost_response"
 
 _CREATE_PATIENCE = 10.0
 """Seconds to wait, after a stop during a create, for the response's name: without it nothing can be cancelled."""
 
+_CANCEL_PATIENCE = 30.0
+"""Seconds a cancel may take in all: the plugins that are told of the end wait for it."""
+
 Named = Callable[[], None]
 """Called once the provider has accepted a step and its name is on record."""
+
+
+class _Thread(TypedDict):
+    """Where the items of a step go, and whose state stands beside them."""
+
+    thread_id: str
+    engine_key: str
 
 
 class StepRunner:
@@ -43,16 +56,19 @@ class StepRunner:
             base_url=record.spec.base_url,
             request_id=record.spec.request_id,
         )
-        self._thread = {
+        self._ids = (record.id, record.epoch)
+        self._thread: _Thread = {
             "thread_id": record.thread_id,
             "engine_key": engine_key(record.spec.provider, self._access),
         }
         self.number = 0
-        self._closed = False
+        self._closed = self._asked = False
         self._parent: State | None = None
         self._handle: Handle | None = None
         self._last: StepRecord | None = None
         self._starting: asyncio.Future[Stream] | None = None
+        self._writing: asyncio.Future[Any] | None = None
+        self._log = get_logger(__name__).bind(run_id=record.id, request_id=record.spec.request_id)
         self.history: list[Step] = []
 
     async def take(self, fresh: Sequence[Item], max_tokens: int | None, named: Named) -> StepDone:
@@ -60,24 +76,18 @@ class StepRunner:
 
         Raises ProviderError, and Fenced, Decided or JournalError from the journal.
         """
-        number, started = self.number + 1, time.time()
-        opening = self._journal.steps.open(self._record.id, self._record.epoch, number, fresh=fresh, **self._thread)
-        opened = await settled(opening)
-        self.number, self._closed, self._parent, self._handle = number, False, opened.state, None
-        self._run.step = Step(number=number, started_at=started)
+        opened = await self._on_record(self._open(self.number + 1, fresh, time.time()))
         return await self._ask(opened, max_tokens, named)
 
-    def restore(self) -> Usage:
-        """Find out where an earlier driver of this run was; return the usage of the steps it finished."""
-        usage = Usage()
-        for step in self._journal.steps.all(self._record.id):
+    async def restore(self) -> None:
+        """Find out where an earlier driver of this run was."""
+        for step in await asyncio.to_thread(self._journal.steps.all, self._record.id):
             self.number, self._closed, self._last = step.number, step.state == "done", step
+            self._asked = self._closed
             self._parent, self._handle = step.parent, step.handle
             self._run.step = _public(step)
             if self._closed:
-                usage += step.usage
                 self.history.append(self._run.step)
-        return usage
 
     async def resume(self, rows: Sequence[Sealed], max_tokens: int | None, named: Named) -> StepDone | None:
         """Go on where an earlier driver was; `rows` are the messages it sealed.
@@ -90,33 +100,38 @@ class StepRunner:
             return None
         cursor = cursor_of(rows, self.number)
         if self._closed:
-            return self._finished(self._last, cursor)
-        sealed_any = any(cursor.texts.values())
+            return await self._finished(self._last, cursor)
         if self._handle is not None:
             try:
                 return await self._follow(self._handle, cursor, named)
             except ProviderError as error:
-                if error.code != LOST_RESPONSE or sealed_any:
+                if error.code != LOST_RESPONSE or any(cursor.texts.values()):
                     raise
-        reopening = self._journal.steps.reopen(self._record.id, self._record.epoch, self.number, **self._thread)
-        opened = await settled(reopening)
-        cut = None if self._engine is None else self._engine.cut(opened.state, self._handle)
-        self._handle = None
-        return await self._ask(dataclasses.replace(opened, state=cut), max_tokens, named)
+                self._log.info("the response is asked for again: %s", error)
+        opened = await self._on_record(self._reopen())
+        return await self._ask(opened, max_tokens, named)
+
+    async def calls(self) -> list[CallRecord]:
+        """Return the calls of the present step, as they are on record."""
+        return await asyncio.to_thread(self._journal.steps.calls_of, self._record.id, self.number)
+
+    async def settle(self) -> None:
+        """Wait for a write that was under way when the step was broken off: what is on record then is what counts."""
+        if self._writing is not None:
+            await asyncio.wait({self._writing})
 
     async def cancel(self) -> Usage | None:
-        """Stop what the provider still does for this run; returns the usage of that response if it tells."""
+        """Stop what the provider still does for this run; returns the usage of that response if it tells.
+
+        Raises nothing: the run has its outcome, whatever the provider answers.
+        """
         if self._engine is None or self._closed:
             return None
-        handle = self._handle
-        if self._starting is not None:
-            try:
-                stream = await asyncio.wait_for(asyncio.shield(self._starting), _CREATE_PATIENCE)
-            except Exception:  # the run has ended: what the provider refused or never answered is of no use
-                return None
-            handle = stream.handle
-            await stream.aclose()
-        return None if handle is None else await self._engine.cancel(handle, self._access)
+        try:
+            return await asyncio.wait_for(self._cancel(self._engine), _CANCEL_PATIENCE)
+        except Exception as error:
+            self._log.info("the provider was not told to stop: %s: %s", type(error).__name__, error)
+            return None
 
     async def let_go(self) -> None:
         """Drop the connection to the provider, whatever it does."""
@@ -128,6 +143,11 @@ class StepRunner:
             await self._starting.result().aclose()
 
     @property
+    def usage(self) -> Usage:
+        """The usage of the finished steps."""
+        return sum((step.usage for step in self.history), Usage())
+
+    @property
     def is_open(self) -> bool:
         """Whether a step was begun and not finished."""
         return self.number > 0 and not self._closed
@@ -137,7 +157,7 @@ class StepRunner:
         earlier_steps = self.number - 1
         return self._outbox.answer_so_far if self.is_open and self._outbox.answers == earlier_steps else ""
 
-    def cut(self) -> Cut | None:
+    async def cut(self) -> Cut | None:
         """Return what this run leaves in its thread beyond what is on record, None when that is complete."""
         key = self._thread["engine_key"]
         if self._record.state == "queued":
@@ -145,12 +165,29 @@ class StepRunner:
         if self.number == 0:
             return Cut(items=list(self._record.spec.messages), engine_key=key, state=None)
         if self._closed:
-            calls = self._journal.steps.calls_of(self._record.id, self.number)
-            items: list[Item] = [cut_output(call) for call in calls]
+            items: list[Item] = [cut_output(call) for call in await self.calls()] if self._asked else []
             return Cut(items=items, engine_key=key, state=None) if items else None
         text = self.partial_text()
-        state = self._engine.cut(self._parent, self._handle) if self._engine else None
-        return Cut(items=[text_message("assistant", text)] if text else [], engine_key=key, state=state)
+        items = [text_message("assistant", text)] if text else []
+        return Cut(items=items, engine_key=key, state=self._state_of_cut(self._parent))
+
+    def _state_of_cut(self, parent: State | None) -> State | None:
+        try:
+            return self._engine.cut(parent, self._handle) if self._engine else None
+        except Exception as error:  # the next step starts from the history then; this one still has to end
+            self._log.error("engine %s cannot cut a step", self._record.spec.provider, error=error)
+            return None
+
+    async def _cancel(self, engine: Engine) -> Usage | None:
+        handle = self._handle
+        if self._starting is not None:
+            await asyncio.wait({self._starting}, timeout=_CREATE_PATIENCE)
+            if not self._starting.done() or self._starting.cancelled():
+                return None
+            stream = self._starting.result()
+            handle = stream.handle
+            await stream.aclose()
+        return None if handle is None else await engine.cancel(handle, self._access)
 
     async def _ask(self, opened: Opened, max_tokens: int | None, named: Named) -> StepDone:
         """Start the step. The request goes on if this task is cancelled: only its answer tells what to cancel."""
@@ -158,8 +195,7 @@ class StepRunner:
         self._starting = asyncio.ensure_future(self._installed().start(request, self._access))
         stream = await asyncio.shield(self._starting)
         self._handle = stream.handle
-        naming = self._journal.steps.name(self._record.id, self._record.epoch, self.number, stream.handle)
-        await settled(naming)
+        await self._on_record(self._name(stream.handle))
         return await self._read(stream, named)
 
     async def _follow(self, handle: Handle, cursor: Cursor, named: Named) -> StepDone:
@@ -169,32 +205,45 @@ class StepRunner:
     async def _read(self, stream: Stream, named: Named) -> StepDone:
         """Stream a response into the outbox and put its end on record."""
         named()
-        step = self._run.step or Step(number=self.number, started_at=time.time())
-        self._run.step = step = dataclasses.replace(step, response_id=stream.handle.get("response_id"))
-        done = await self._pump(stream)
-        await self._close(done)
-        self._run.step = dataclasses.replace(step, ended_at=time.time(), usage=done.usage)
-        self.history.append(self._run.step)
-        return done
-
-    async def _pump(self, stream: Stream) -> StepDone:
-        add, number, done = self._outbox.text, self.number, None
+        add, place, done = self._outbox.text, self.number, None
         async for batch in stream.batches():
             for event in batch:
                 if isinstance(event, Text):
-                    add(event.text, (number, event.part), event.sequence)
+                    add(event.text, (place, event.part), event.sequence)
                 else:
                     done = event
         await stream.aclose()
         self._starting = None
         if done is None:
             raise RuntimeError(f"engine {self._record.spec.provider} ended a stream without a StepDone")
+        await self._on_record(self._close(done))
         return done
+
+    async def _on_record(self, write: Coroutine[Any, Any, T]) -> T:
+        """Await a write and what follows from it. If the step is broken off meanwhile, both happen all the same."""
+        self._writing = asyncio.ensure_future(write)
+        return await asyncio.shield(self._writing)
+
+    async def _open(self, number: int, fresh: Sequence[Item], now: float) -> Opened:
+        opening = self._journal.steps.open(*self._ids, number, fresh=fresh, **self._thread)
+        opened = await asyncio.wrap_future(opening)
+        self.number, self._closed, self._parent, self._handle = number, False, opened.state, None
+        self._run.step = Step(number=number, started_at=now)
+        return opened
+
+    async def _reopen(self) -> Opened:
+        opened = await asyncio.wrap_future(self._journal.steps.reopen(*self._ids, self.number, **self._thread))
+        cut = self._state_of_cut(opened.state)
+        self._handle = None
+        return dataclasses.replace(opened, state=cut)
+
+    async def _name(self, handle: Handle) -> None:
+        await asyncio.wrap_future(self._journal.steps.name(*self._ids, self.number, handle))
+        self._move(response_id=handle.get("response_id"))
 
     async def _close(self, done: StepDone) -> None:
         closing = self._journal.steps.close(
-            self._record.id,
-            self._record.epoch,
+            *self._ids,
             self.number,
             **self._thread,
             state=done.state,
@@ -204,10 +253,17 @@ class StepRunner:
             finish_reason=done.finish_reason,
             usage=done.usage,
         )
-        await settled(closing)
-        self._closed = True
+        await asyncio.wrap_future(closing)
+        self._closed, self._asked = True, bool(done.calls)
+        self.history.append(self._move(ended_at=time.time(), usage=done.usage))
 
-    def _finished(self, step: StepRecord, cursor: Cursor) -> StepDone:
+    def _move(self, **changes: Any) -> Step:
+        """Change the step that hooks see."""
+        present = self._run.step or Step(number=self.number, started_at=time.time())
+        self._run.step = dataclasses.replace(present, **changes)
+        return self._run.step
+
+    async def _finished(self, step: StepRecord, cursor: Cursor) -> StepDone:
         """Return the end of a step that is on record, having sent on what of its text was not sealed."""
         parts = sorted(cursor.texts)
         known = "".join(cursor.texts[part] for part in parts)
@@ -218,13 +274,14 @@ class StepRunner:
             self._outbox.text(whole[len(known) :], (step.number, parts[-1] if parts else (0, 0)), cursor.sequence)
         calls: list[FunctionCall] = [
             {"type": "function_call", "call_id": call.call_id, "name": call.name, "arguments": call.arguments}
-            for call in self._journal.steps.calls_of(self._record.id, step.number)
+            for call in await self.calls()
         ]
         return StepDone(state=None, calls=calls, content=step.content, finish_reason=step.finish_reason)
 
     def _request(self, opened: Opened, max_tokens: int | None) -> StepRequest:
         async def history() -> Sequence[Item]:
-            return self._journal.runs.thread_items(self._record.thread_id, opened.synced) if opened.synced else ()
+            read = self._journal.runs.thread_items
+            return await asyncio.to_thread(read, self._record.thread_id, opened.synced) if opened.synced else ()
 
         return StepRequest(
             run_id=self._record.id,

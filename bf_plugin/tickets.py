@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from concurrent.futures import Future
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, InvalidStateError
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass, field
 from typing import Any
@@ -66,6 +67,10 @@ class Ticket:
         if not self.ended.done():
             self.ended.set_exception(error)
 
+    def when_answered(self, call: Callable[[], object]) -> None:
+        """Call `call`, in whichever thread, once it is decided what the caller is told."""
+        self._accepted.add_done_callback(lambda _: call())
+
     # the caller's side
 
     def wait_accepted(self, seconds: float | None) -> None:
@@ -80,6 +85,6 @@ class Ticket:
                 self._accepted.result()
 
     def release(self) -> None:
-        """Let the driver send events; may be called again."""
-        if not self.released.done():
+        """Let the driver send events; may be called again, from several threads."""
+        with contextlib.suppress(InvalidStateError):
             self.released.set_result(None)

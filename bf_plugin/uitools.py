@@ -108,9 +108,11 @@ def _mismatch(arguments: dict[str, Any], schema: Mapping[str, Any]) -> str | Non
 
     try:
         validator = _validator_class()(_closed(schema), registry=Registry())
-        error = best_match(validator.iter_errors(arguments))
+        errors = list(validator.iter_errors(arguments))
     except (Unresolvable, UnknownType, ArithmeticError, AttributeError, TypeError):
         return "The schema of this tool cannot be used."
+    # A value that fits no branch of a union counts as unknown too: its own error says more.
+    error = best_match([error for error in errors if error.validator != "unevaluatedProperties"] or errors)
     if error is None:
         return None
     path = ".".join(map(str, error.absolute_path))

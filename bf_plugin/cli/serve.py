@@ -41,7 +41,8 @@ def run(application: Any, listen: str, threads: int) -> None:
     from waitress.server import create_server
 
     try:
-        server = create_server(application, listen=listen, threads=threads, ident=None)
+        # Reading ahead by one request is how waitress notices that the reader of an event stream has gone.
+        server = create_server(application, listen=listen, threads=threads, ident=None, channel_request_lookahead=1)
     except (OSError, ValueError) as error:
         raise click.ClickException(f"cannot listen on {listen}: {error}") from None
     host, port = _bound(server)

@@ -7,7 +7,7 @@ from concurrent.futures import Future
 from typing import TypeVar
 
 from sqlalchemy import Connection, Engine
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import SQLAlchemyError
 
 from bf_plugin.journal.vault import Vault
 from bf_plugin.journal.writer import Writer, explain
@@ -32,5 +32,5 @@ class Base:
         try:
             with self._readers.connect() as connection:
                 return query(connection)
-        except DBAPIError as error:
+        except SQLAlchemyError as error:
             raise explain(error) from None

@@ -58,9 +58,13 @@ class MessageLog(Base):
         query = select(messages).where(messages.c.run_id == run_id).order_by(messages.c.number.desc()).limit(1)
         return any(event["type"] == "end" for row in self._all(query) for event in events_in(row.body))
 
-    def after(self, run_id: str, seq: int = 0) -> Sequence[Sealed]:
-        """Return the messages that hold events after `seq`, in order; `deliver` tells which are still to be sent."""
-        query = select(messages).where(messages.c.run_id == run_id, messages.c.last_seq > seq)
+    def after(self, run_id: str, seq: int = 0, number: int = 0) -> Sequence[Sealed]:
+        """Return the messages that hold events after `seq`, in order; `deliver` tells which are still to be sent.
+
+        Whoever has read up to message `number` says so: then this is one look at the key's index.
+        """
+        mine = (messages.c.run_id == run_id, messages.c.number > number, messages.c.last_seq > seq)
+        query = select(messages).where(*mine)
         return self._all(query.order_by(messages.c.number))
 
     def all(self, run_id: str) -> Sequence[Sealed]:

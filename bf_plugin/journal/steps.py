@@ -10,6 +10,7 @@ from typing import Any
 
 from sqlalchemy import Connection, func, insert, select, update
 
+from bf_plugin import events
 from bf_plugin.items import FunctionCall, Item
 from bf_plugin.journal.base import Base
 from bf_plugin.journal.fence import fence, fence_undecided
@@ -131,10 +132,10 @@ class StepStore(Base):
         pending = [
             {
                 "run_id": run_id,
-                "call_id": call["call_id"],
+                "call_id": events.well_formed(call["call_id"]),
                 "step": number,
                 "position": position,
-                "name": call["name"],
+                "name": events.well_formed(call["name"]),
                 "state": "pending",
                 "arguments_sealed": self.vault.seal(call["arguments"]),
             }

@@ -14,6 +14,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError
 
 from bf_plugin.errors import ConfigurationError
 from bf_plugin.journal.log import MessageLog
+from bf_plugin.journal.overview import Overview
 from bf_plugin.journal.runs import RunStore
 from bf_plugin.journal.steps import StepStore
 from bf_plugin.journal.tables import metadata
@@ -24,7 +25,7 @@ _BUSY_MS = 10_000
 
 
 class Journal:
-    """The database: `runs`, `steps` and `log` are its parts. `path` is the SQLite file."""
+    """The database: `runs`, `steps`, `log` and `overview` are its parts. `path` is the SQLite file."""
 
     def __init__(self, writers: Engine, readers: Engine, vault: Vault, path: Path) -> None:
         self.path = path
@@ -35,6 +36,7 @@ class Journal:
         self.runs = RunStore(readers, self._writer, vault)
         self.steps = StepStore(readers, self._writer, vault)
         self.log = MessageLog(readers, self._writer, vault)
+        self.overview = Overview(readers, self._writer, vault)
 
     @property
     def lock_folder(self) -> Path:

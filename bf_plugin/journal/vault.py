@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 
+from bf_plugin import events
 from bf_plugin.errors import ConfigurationError, JournalError
 
 
@@ -27,8 +28,12 @@ class Vault:
             ) from None
 
     def seal(self, value: Any) -> bytes:
-        """Return `value`, anything msgpack can hold, as a token."""
-        return self._fernet.encrypt(msgspec.msgpack.encode(value))
+        """Return `value`, anything msgpack can hold, as a token. Lone surrogates are replaced: models write them."""
+        try:
+            clear = msgspec.msgpack.encode(value)
+        except UnicodeEncodeError:
+            clear = msgspec.msgpack.encode(events.well_formed_tree(msgspec.to_builtins(value)))
+        return self._fernet.encrypt(clear)
 
     def open(self, token: bytes | None) -> Any:
         """Return what `token` holds, None for None. Raises JournalError when no key fits."""

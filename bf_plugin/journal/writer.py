@@ -113,7 +113,7 @@ def explain(error: BaseException) -> BaseException:
     """Return a database error as a JournalError that says what to do; it quotes no statement and no value."""
     if not isinstance(error, DBAPIError):
         return error if isinstance(error, JournalError) else JournalError(f"the journal failed: {type(error).__name__}")
-    reason = str(error.orig).splitlines()[0] if error.orig else type(error).__name__
+    reason = next(iter(str(error.orig).splitlines()), type(error).__name__)
     advice = "check that the database can be reached and written"
     for word, hint in _ADVICE.items():
         if word in reason:

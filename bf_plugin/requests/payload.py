@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, WithJsonSchema
+from pydantic import BeforeValidator, Field, WithJsonSchema
 
-from bf_plugin.requests.body import KIND, SHAPE, Body, Integral
+from bf_plugin.requests.body import Body, Integral
 from bf_plugin.requests.messages import Id, InputMessage
-from bf_plugin.requests.tools import AnyTools, Name
+from bf_plugin.requests.options import ProviderArgs, ResponseFormat, ToolChoice
+from bf_plugin.requests.tools import AnyTools
 
 ACTION_NAME = r"^[A-Za-z_$][A-Za-z0-9_$.-]{0,127}$"
 
@@ -35,137 +36,18 @@ Channels = Annotated[
     WithJsonSchema(_CHANNELS),
 ]
 ActionName = Annotated[str, Field(pattern=ACTION_NAME)]
-
-
-class FunctionName(Body):
-    """Names a function."""
-
-    name: Name
-
-
-class NestedChoice(Body):
-    """One function, Assistants form."""
-
-    type: Literal["function"]
-    function: FunctionName
-
-    def value(self) -> dict[str, Any]:
-        """Return the choice in the Assistants' form."""
-        return {"type": "function", "function": {"name": self.function.name}}
-
-
-class FlatChoice(FunctionName):
-    """One function, Responses form."""
-
-    type: Literal["function"]
-
-    def value(self) -> dict[str, Any]:
-        """Return the choice in the Assistants' form."""
-        return {"type": "function", "function": {"name": self.name}}
-
-
-class BuiltInChoice(Body):
-    """One of the provider's own tools."""
-
-    type: Literal["file_search", "code_interpreter"]
-
-    def value(self) -> dict[str, Any]:
-        """Return the choice in the Assistants' form."""
-        return {"type": self.type}
-
-
-def _choice_kind(value: Any) -> str | None:
-    if isinstance(value, str):
-        return "<mode>"
-    if not isinstance(value, dict):
-        return None
-    if value.get("type") != "function":
-        return "<built-in>"
-    return "<flat>" if "name" in value and not isinstance(value.get("function"), dict) else "<nested>"
-
-
-ToolChoice = Annotated[
-    Annotated[Literal["none", "auto", "required"], Tag("<mode>")]
-    | Annotated[NestedChoice, Tag("<nested>")]
-    | Annotated[FlatChoice, Tag("<flat>")]
-    | Annotated[BuiltInChoice, Tag("<built-in>")],
-    Discriminator(_choice_kind, custom_error_type=SHAPE, custom_error_message="must be a string or an object"),
-]
-
-
-class PlainFormat(Body):
-    """Text, or any JSON object."""
-
-    type: Literal["text", "json_object"]
-
-    def value(self) -> dict[str, Any]:
-        """Return the format in the Assistants' form."""
-        return {"type": self.type}
-
-
-class SchemaDefinition(Body):
-    """A named JSON schema for the answer."""
-
-    name: Name
-    schema_: Annotated[dict[str, Any], Field(alias="schema")]
-    description: str | None = None
-    strict: bool | None = None
-
-
-class SchemaFormat(Body):
-    """JSON of one schema."""
-
-    type: Literal["json_schema"]
-    json_schema: SchemaDefinition
-
-    def value(self) -> dict[str, Any]:
-        """Return the format in the Assistants' form."""
-        known = {"name", "schema_", "description", "strict"}
-        schema = self.json_schema.model_dump(include=known, exclude_none=True, by_alias=True)
-        return {"type": "json_schema", "json_schema": schema}
-
-
-def _format_kind(value: Any) -> str | None:
-    if isinstance(value, str):
-        return "<auto>"
-    kind = value.get("type") if isinstance(value, dict) else None
-    if kind in ("text", "json_object"):
-        return "<plain>"
-    return "<schema>" if kind == "json_schema" else None
-
-
-ResponseFormat = Annotated[
-    Annotated[Literal["auto"], Tag("<auto>")]
-    | Annotated[PlainFormat, Tag("<plain>")]
-    | Annotated[SchemaFormat, Tag("<schema>")],
-    Discriminator(
-        _format_kind, custom_error_type=KIND, custom_error_message="must be text, json_object or json_schema"
+Metadata = Annotated[
+    dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]],
+    Field(max_length=16),
+    WithJsonSchema(
+        {
+            "type": "object",
+            "propertyNames": {"maxLength": 64},
+            "additionalProperties": {"type": "string", "maxLength": 512},
+            "maxProperties": 16,
+        }
     ),
 ]
-
-
-class TextArgs(BaseModel):
-    """The part of `text` a caller may set."""
-
-    model_config = ConfigDict(strict=True, extra="forbid")
-
-    verbosity: Literal["low", "medium", "high"] | None = None
-
-
-class ProviderArgs(BaseModel):
-    """What may be merged into the provider's create call; anything else could reach other tenants' state."""
-
-    model_config = ConfigDict(strict=True, extra="forbid")
-
-    truncation: Literal["auto", "disabled"] | None = None
-    text: TextArgs | None = None
-    reasoning: dict[str, Any] | None = None
-    service_tier: str | None = None
-    include: list[str] | None = None
-    max_tool_calls: Annotated[int, Field(ge=1, le=2**31), Integral] | None = None
-    safety_identifier: str | None = None
-    prompt_cache_key: str | None = None
-    top_logprobs: Annotated[int, Field(ge=0, le=20), Integral] | None = None
 
 
 class SearchResources(Body):
@@ -209,12 +91,7 @@ class Payload(Body):
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(ge=0, le=1)] | None = None
     response_format: ResponseFormat | None = None
-    metadata: (
-        Annotated[
-            dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]], Field(max_length=16)
-        ]
-        | None
-    ) = None
+    metadata: Metadata | None = None
     max_completion_tokens: Annotated[int, Field(ge=1, le=2**31), Integral] | None = None
     reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh"] | None = None
     parallel_tool_calls: bool | None = None

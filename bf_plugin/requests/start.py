@@ -11,7 +11,8 @@ from bf_plugin.errors import invalid
 from bf_plugin.items import Message, Tool
 from bf_plugin.requests.body import Body, check, unknown_keys
 from bf_plugin.requests.mentions import code_files, mentions, search_stores
-from bf_plugin.requests.payload import ACTION_NAME, Payload, PollingStart, ProviderArgs, StreamingStart
+from bf_plugin.requests.options import ProviderArgs
+from bf_plugin.requests.payload import ACTION_NAME, Payload, PollingStart, StreamingStart
 from bf_plugin.requests.tools import neutral_tools
 from bf_plugin.uitools import is_ui
 

@@ -20,6 +20,7 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 MAX_TOOLS = 128
 
 _REMEMBERED = 8192
+_TOO_DEEP = "is nested too deeply"
 _SCHEMA_TYPES = ["array", "boolean", "integer", "null", "number", "object", "string"]
 _PROPERTY = {
     "type": "object",
@@ -192,7 +193,10 @@ def schema_problem(schema: Mapping[str, Any]) -> str | None:
         return "must be a JSON schema of type object"
     if not schema:
         return None
-    text = json.dumps(schema)
+    try:
+        text = json.dumps(schema)
+    except RecursionError:
+        return _TOO_DEEP
     return _checked(text) if len(text) <= _REMEMBERED else _checked.__wrapped__(text)
 
 
@@ -206,5 +210,5 @@ def _checked(text: str) -> str | None:
     except SchemaError as error:
         return f"is not a JSON schema: see {join(*error.absolute_path) or 'its top level'}"
     except RecursionError:
-        return "is nested too deeply"
+        return _TOO_DEEP
     return None

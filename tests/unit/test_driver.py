@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,9 +13,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bf_plugin import StopRun, Toolbox, events, hookimpl
+from bf_plugin import StopRun, Toolbox, driver, events, hookimpl, outbox
 from bf_plugin.driver import Drive, Parts
-from bf_plugin.errors import DeliveryRefused, ProviderError, RequestError
+from bf_plugin.errors import DeliveryRefused, JournalError, ProviderError, RequestError
 from bf_plugin.hookcalls import HookCalls
 from bf_plugin.hookguards import new_manager, register
 from bf_plugin.ids import new_run_id, new_thread_id
@@ -727,3 +728,224 @@ def test_one_outcome_wherever_the_stop_falls(world: World, parts: list[str], wit
     outputs = [item["call_id"] for item in fresh.items(record) if item["type"] == "function_output"]
     assert calls == outputs
     assert fresh.items(record)[0]["type"] == "message"
+
+
+class Held:
+    """Stands before a write of the journal: it commits, but the driver hears of it only when `let` is called."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, store: object, name: str, at: int = 1) -> None:
+        self.reached = asyncio.Event()
+        self._write = getattr(store, name)
+        self._at = at
+        monkeypatch.setattr(store, name, self)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Future[Any]:
+        done: Future[Any] = self._write(*args, **kwargs)
+        self._at -= 1
+        if self._at != 0:
+            return done
+        self._value = done.result(5)
+        self._held: Future[Any] = Future()
+        self.reached.set()
+        return self._held
+
+    def let(self) -> None:
+        self._held.set_result(self._value)
+
+
+@pytest.mark.parametrize(("write", "at"), [("open", 1), ("name", 1), ("close", 1), ("open", 2), ("close", 2)])
+def test_a_stop_while_a_step_is_written(world: World, monkeypatch: pytest.MonkeyPatch, write: str, at: int) -> None:
+    """What a write put on record is not left in the thread a second time, nor forgotten."""
+    held = Held(monkeypatch, world.journal.steps, write, at)
+    engine = ScriptedEngine(["text", call("x")], ["tail"])
+    record = world.run(engine)
+    drive, _ = world.drive(record, engine)
+
+    async def scenario() -> None:
+        task = asyncio.ensure_future(drive.run())
+        await held.reached.wait()
+        drive.stop(world.journal.runs.decide(record.id, "cancelled", "cancelled").result(5), "stop")
+        for _ in range(20):
+            await asyncio.sleep(0)
+        held.let()
+        await asyncio.wait_for(task, 10)
+
+    asyncio.run(scenario())
+
+    said = world.said(record)
+    whole = ["user: hello", "assistant: text", "function_call call_1", "function_output call_1", "assistant: tail"]
+    short = {("open", 1): 1, ("name", 1): 1, ("close", 1): 4, ("open", 2): 4, ("close", 2): 5}
+    assert said == whole[: short[write, at]]
+    assert world.gateway.events[-1]["finish_reason"] == "cancelled"
+
+
+class Failing:
+    """A write of the journal that fails a few times."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, store: object, name: str, times: int = 1) -> None:
+        self._write = getattr(store, name)
+        self.times = times
+        monkeypatch.setattr(store, name, self)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Future[Any]:
+        if self.times == 0:
+            result: Future[Any] = self._write(*args, **kwargs)
+            return result
+        self.times -= 1
+        failed: Future[Any] = Future()
+        failed.set_exception(JournalError("the journal cannot be written: database or disk is full; free space"))
+        return failed
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(driver, "_AGAIN", (0.001,))
+    monkeypatch.setattr(outbox, "_SEAL_AGAIN", 0.001)
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("write", ["decide", "finish"])
+def test_a_run_is_ended_however_long_the_journal_fails(
+    world: World, monkeypatch: pytest.MonkeyPatch, write: str
+) -> None:
+    """Its caller hears of it at once; the run gets its end once the journal works, so that its thread is free."""
+    failing = Failing(monkeypatch, world.journal.runs, write, times=3)
+    engine = ScriptedEngine(["text"])
+    record = world.run(engine)
+    drive, ticket = world.drive(record, engine)
+
+    asyncio.run(asyncio.wait_for(drive.run(), 10))
+
+    assert failing.times == 0
+    assert world.now(record).state == "ended"
+    assert world.gateway.types() == ["threadInfo", "delta", "end"]
+    with pytest.raises(RequestError, match="journal") as caught:
+        ticket.ended.result(0)
+    assert caught.value.code == 503
+
+
+@pytest.mark.usefixtures("impatient")
+def test_an_end_is_sealed_however_long_the_journal_fails(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A page that has seen the text is told of the end, even if the journal failed just then."""
+    engine = ScriptedEngine(["text"])
+    record = world.run(engine)
+    decide = world.journal.runs.decide
+
+    def decided(*args: Any) -> Future[Any]:
+        Failing(monkeypatch, world.journal.log, "seal", times=3)
+        return decide(*args)
+
+    monkeypatch.setattr(world.journal.runs, "decide", decided)
+
+    asyncio.run(asyncio.wait_for(world.drive(record, engine)[0].run(), 10))
+
+    assert world.gateway.types() == ["threadInfo", "delta", "end"]
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_refused_start_is_taken_back_however_long_the_journal_fails(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The caller does not wait for the journal, and the thread is free afterwards."""
+    Failing(monkeypatch, world.journal.runs, "discard", times=3)
+    engine = ScriptedEngine([ProviderError("no", status=400)])
+    record = world.run(engine)
+    drive, ticket = world.drive(record, engine, answered=False)
+
+    asyncio.run(asyncio.wait_for(drive.run(), 10))
+
+    with pytest.raises(RequestError):
+        ticket.wait_accepted(0)
+    assert world.journal.runs.get(record.id, record.thread_id) is None
+
+
+def test_the_journal_fails_at_a_deadline(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The run ends all the same, and its end says why."""
+    monkeypatch.setattr(driver, "_AGAIN", (0.001,))
+    world.settings = Settings(coalesce_ms=0, run_timeout=0.2)
+    engine = ScriptedEngine(["so far", Gate()])
+    record = world.run(engine)
+    Failing(monkeypatch, world.journal.runs, "decide", times=2)
+
+    asyncio.run(asyncio.wait_for(world.drive(record, engine)[0].run(), 10))
+
+    assert world.gateway.types()[-2:] == ["error", "end"]
+    assert world.now(record).outcome == "expired"
+
+
+def test_an_outcome_seen_at_the_fence_keeps_its_error(world: World) -> None:
+    """The text's seal meets an expiry before the driver is told of it: the `error` event is still sent."""
+    error = {"message": "too long", "code": "run_expired", "details": None}
+
+    async def expire() -> None:
+        world.journal.runs.decide(record.id, "expired", "expired", error).result(5)
+
+    engine = ScriptedEngine(["one", expire, "two", Gate()])
+    record = world.run(engine)
+
+    asyncio.run(asyncio.wait_for(world.drive(record, engine)[0].run(), 10))
+
+    assert world.gateway.types()[-2:] == ["error", "end"]
+
+
+def test_a_run_that_is_lost_while_it_ends(world: World) -> None:
+    """Another driver takes over while a plugin's StopRun ends the run: this driver goes away, it does not wait."""
+
+    async def lose_it() -> None:
+        world.journal.runs.adopt(record.id, 1, "other").result(5)
+        raise StopRun("error", "enough")
+
+    engine = ScriptedEngine(["one", lose_it])
+    record = world.run(engine)
+    drive, _ = world.drive(record, engine)
+
+    asyncio.run(asyncio.wait_for(drive.run(), 10))
+
+    assert "end" not in world.gateway.types()
+
+
+class Broken(ScriptedEngine):
+    """An engine whose cancel and cut fail, as one of another distribution may."""
+
+    async def cancel(self, handle: Any, access: Any) -> None:
+        raise OSError("no route")
+
+    def cut(self, state: Any, handle: Any) -> None:
+        raise KeyError("cursor")
+
+
+def test_an_engine_that_fails_at_the_end(world: World) -> None:
+    """Plugins are told of the end, and the thread is free."""
+    engine = Broken(["text", ProviderError("broken")])
+    record = world.run(engine)
+
+    asyncio.run(asyncio.wait_for(world.drive(record, engine)[0].run(), 10))
+
+    assert world.now(record).state == "ended"
+    assert [outcome.status for outcome in world.recorder.outcomes] == ["failed"]
+
+
+async def _cancelled_within() -> None:
+    raise asyncio.CancelledError
+
+
+def test_an_engine_that_cancels_itself(world: World) -> None:
+    """A cancellation nobody asked for is a failure, not the end of the driver."""
+    engine = ScriptedEngine(["text", _cancelled_within])
+    record = world.run(engine)
+
+    asyncio.run(asyncio.wait_for(world.drive(record, engine)[0].run(), 10))
+
+    assert world.gateway.types() == ["threadInfo", "delta", "error", "end"]
+
+
+def test_lone_surrogates_are_not_fatal(world: World) -> None:
+    """They are replaced in what is sent, kept and reported."""
+    engine = ScriptedEngine(["a\ud800b", call("x\ud800", '{"a":"\ud800"}')], [ProviderError("bad \ud800")])
+    record = world.run(engine)
+
+    asyncio.run(asyncio.wait_for(world.drive(record, engine)[0].run(), 10))
+
+    assert world.gateway.text() == "a\ufffdb"
+    assert world.said(record)[1] == "assistant: a\ufffdb"
+    assert world.gateway.events[-2]["error"]["message"].endswith("bad \ufffd")

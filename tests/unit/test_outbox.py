@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from concurrent.futures import Future
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bf_plugin import events, hookimpl
+from bf_plugin import events, hookimpl, in_thread
 from bf_plugin.delivery import Delivery, DeliveryFailed
 from bf_plugin.errors import DeliveryRefused, DeliveryRetry, Fenced, PluginError, StopRun
 from bf_plugin.hookcalls import HookCalls
@@ -19,7 +20,7 @@ from bf_plugin.journal.records import Decided, Decision, Sealed
 from bf_plugin.messengers.port import Destination
 from bf_plugin.outbox import Outbox
 from bf_plugin.threads import Workers
-from bf_plugin.values import Delta, Run
+from bf_plugin.values import Delta, Run, Usage
 
 
 class Log:
@@ -386,5 +387,66 @@ def test_restore_goes_on_behind_what_was_sealed() -> None:
         assert second.log.events()[0]["seq"] == rows[-1].last_seq + 1
         assert second.outbox.text_so_far == "one 😀two"
         assert second.outbox.answer_so_far == "two"
+
+    asyncio.run(scenario())
+
+
+def test_text_that_a_hook_still_has_is_not_part_of_the_ending() -> None:
+    """No delta follows an outcome: text composed before it is sealed under the outcome's eyes."""
+
+    async def scenario() -> None:
+        asked, answer = threading.Event(), threading.Event()
+
+        class Slow:
+            @hookimpl
+            @in_thread
+            def on_delta(self, delta: Delta) -> None:
+                asked.set()
+                answer.wait(5)
+
+        async with Lane(plugin=Slow()) as lane:
+            lane.outbox.text("late", (1, (0, 0)), 1)
+            while not asked.is_set():
+                await asyncio.sleep(0.001)
+            lane.outbox.discard()
+            lane.outbox.event(events.end("cancelled", Usage()))
+            answer.set()
+            await asyncio.wait_for(lane.outbox.flush(), 5)
+
+        assert lane.log.closing == [False, True]
+
+    asyncio.run(scenario())
+
+
+def test_nobody_waits_for_a_lane_that_was_fenced_off() -> None:
+    """What is put into it goes nowhere, and a flush returns."""
+
+    async def scenario() -> None:
+        async with Lane() as lane:
+            lane.log.failure = Fenced("taken over")
+            lane.outbox.text("text", (1, (0, 0)), 1)
+            await asyncio.wait_for(lane.task, 5)
+            lane.outbox.event(events.end("stop", Usage()))
+            await asyncio.wait_for(lane.outbox.flush(), 5)
+
+        assert lane.log.rows == []
+
+    asyncio.run(scenario())
+
+
+def test_a_messenger_that_wants_to_exit() -> None:
+    """A SystemExit is a fault of its run: it would end the loop and with it all runs."""
+
+    async def scenario() -> None:
+        async def leave() -> None:
+            raise SystemExit(1)
+
+        lane = Lane()
+        lane.sink.send = lambda destination, message: leave()  # type: ignore[method-assign]
+        async with lane:
+            lane.outbox.text("text", (1, (0, 0)), 1)
+            await asyncio.wait_for(lane.outbox.flush(), 5)
+
+        assert [type(fault) for fault in lane.faults] == [RuntimeError]
 
     asyncio.run(scenario())
