@@ -17,6 +17,7 @@ from bf_plugin.journal import Cut, Journal, RunRecord
 from bf_plugin.journal.records import Opened, Sealed
 from bf_plugin.journal.steps import CallRecord, StepRecord
 from bf_plugin.logs import get_logger
+from bf_plugin.loop import unbroken
 from bf_plugin.outbox import Outbox
 from bf_plugin.toolcalls import cut_output
 from bf_plugin.values import Run, Step, Usage
@@ -193,14 +194,14 @@ class StepRunner:
         """Start the step. The request goes on if this task is cancelled: only its answer tells what to cancel."""
         request = self._request(opened, max_tokens)
         self._starting = asyncio.ensure_future(self._installed().start(request, self._access))
-        stream = await asyncio.shield(self._starting)
+        stream = await unbroken(self._starting)
         self._handle = stream.handle
         await self._on_record(self._name(stream.handle))
         return await self._read(stream, named)
 
     async def _follow(self, handle: Handle, cursor: Cursor, named: Named) -> StepDone:
         self._starting = asyncio.ensure_future(self._installed().resume(handle, cursor, self._access))
-        return await self._read(await asyncio.shield(self._starting), named)
+        return await self._read(await unbroken(self._starting), named)
 
     async def _read(self, stream: Stream, named: Named) -> StepDone:
         """Stream a response into the outbox and put its end on record."""
@@ -222,7 +223,7 @@ class StepRunner:
     async def _on_record(self, write: Coroutine[Any, Any, T]) -> T:
         """Await a write and what follows from it. If the step is broken off meanwhile, both happen all the same."""
         self._writing = asyncio.ensure_future(write)
-        return await asyncio.shield(self._writing)
+        return await unbroken(self._writing)
 
     async def _open(self, number: int, fresh: Sequence[Item], now: float) -> Opened:
         opening = self._journal.steps.open(*self._ids, number, fresh=fresh, **self._thread)
