@@ -45,6 +45,7 @@ def nullable(kind: str) -> dict[str, Any]:
 
 
 STRING = {"type": "string"}
+KEY = {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[ -~]*$"}
 COUNT = {"type": "integer", "minimum": 0}
 TRUE = {"const": True}
 IDS = {"threadId": STRING, "runId": STRING}

@@ -11,6 +11,7 @@ from bf_plugin.apps import Apps
 from bf_plugin.endings import refusal
 from bf_plugin.errors import BFError, RequestError, error_body
 from bf_plugin.health import Health
+from bf_plugin.idempotency import Starts
 from bf_plugin.inspection import Inspection
 from bf_plugin.logs import get_logger, request_id
 from bf_plugin.paths import PREFIX, TOOL_RESPONSE
@@ -26,7 +27,7 @@ _log = get_logger(__name__)
 
 
 def create_app(
-    runs: Runs, inspection: Inspection, apps: Apps, health: Health, settings: Settings
+    runs: Runs, starts: Starts, inspection: Inspection, apps: Apps, health: Health, settings: Settings
 ) -> falcon.App[Any, Any]:
     """Return the WSGI app of our routes. Pure: nothing is started, all collaborators come in."""
     app = falcon.App(middleware=[RequestIds()])
@@ -36,7 +37,7 @@ def create_app(
     app.add_error_handler(falcon.HTTPError, _on_http_error)
     answers = ToolResponseResource(runs, settings)
     for path, resource in (
-        ("", StartResource(runs, apps, settings)),
+        ("", StartResource(starts, apps, settings)),
         ("/stop", StopResource(runs, apps, settings)),
         ("/tool-response", answers),
         ("/runs/{run_id}", RunResource(inspection)),

@@ -7,7 +7,7 @@ may become an object key: a BetterForms page evaluates keys that end in `_calc`,
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -64,7 +64,12 @@ def well_formed(text: str) -> str:
 
 
 def well_formed_tree(value: Any) -> Any:
-    """Return JSON-able `value` with `well_formed` done to all text in it, keys too."""
+    """Return JSON-able `value` with `well_formed` done to all text in it, keys too.
+
+    Integers beyond 64 bits become floats, as in most JSON readers: no binary format holds them.
+    """
+    if isinstance(value, int) and value.bit_length() > 63:
+        return float(value)
     if isinstance(value, str):
         return well_formed(value)
     if isinstance(value, Mapping):
@@ -107,6 +112,17 @@ def encode_message(actions: Sequence[Mapping[str, Any]]) -> bytes:
         return _encode({"actions": actions})
     except UnicodeEncodeError:
         return _encode({"actions": well_formed_tree(actions)})
+
+
+def step_texts(events: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Return a run's text in parts: what was said before, between and after its steps' tool calls."""
+    texts = [""]
+    for event in events:
+        if event["type"] == "delta":
+            texts[-1] += event["content"]
+        elif event["type"] == "function_call":
+            texts.append("")
+    return texts
 
 
 def events_in(body: bytes) -> list[dict[str, Any]]:

@@ -49,6 +49,6 @@ class Health:
 def _problem(check: Callable[[], None]) -> str | None:
     try:
         check()
-    except (BFError, TimeoutError) as error:
-        return str(error) or "no answer in time"
+    except BFError as error:
+        return str(error)
     return None

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bf_plugin.errors import RequestError, invalid
-from bf_plugin.events import events_in
+from bf_plugin.events import events_in, step_texts
 from bf_plugin.ids import is_ours
 from bf_plugin.items import Message, Part
 from bf_plugin.journal import Journal, RunRecord
@@ -109,13 +109,7 @@ class Inspection:
 
     def _answers(self, run_id: str) -> list[str]:
         """Return the texts of a run, one for each step that said something."""
-        texts = [""]
-        for event in self._events_after(run_id, 0):
-            if event["type"] == "delta":
-                texts[-1] += event["content"]
-            elif event["type"] == "function_call":
-                texts.append("")
-        return [text for text in texts if text]
+        return [text for text in step_texts(self._events_after(run_id, 0)) if text]
 
     def _record(self, run_id: str, thread_id: str) -> RunRecord:
         record = self._journal.runs.get(run_id, thread_id) if is_ours(run_id) and is_ours(thread_id) else None

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from bf_plugin.errors import BFError, RequestError, error_body
+from bf_plugin.errors import BFError, ConfigurationError, RequestError, error_body
 from bf_plugin.host import INNER
 from bf_plugin.logs import get_logger, request_id
 from bf_plugin.paths import AFTER, PREFIX, TOOL_RESPONSE
@@ -56,20 +56,26 @@ class Application:
         self._host_app = host_app
         self._options: dict[str, Any] = {"name": name, "settings": settings, "plugins": plugins, "has_host": has_host}
         self._limit = settings.body_limit
-        self._lock = threading.Lock()  # one request starts the service, those beside it wait for that
+        # By process: one request starts the service, those beside it wait for that. A lock that was held when the
+        # process forked stays locked in the child.
+        self._locks: dict[int, threading.Lock] = {}
         self._service: Service | None = None
-        self._pid = 0
+        self._left: list[object] = []
+        self._pid = self._waking = 0
         self._failure: tuple[float, BFError] | None = None
         self._log = get_logger(__name__)
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """Serve one request, as WSGI has it (PEP 3333)."""
         path = environ.get("PATH_INFO", "")
-        service = self._running()
         if path == PREFIX or path.startswith(PREFIX + "/"):
-            return self._ours(service, environ, start_response)
-        if path == TOOL_RESPONSE and service is not None and self._answers_our_call(service, environ):
-            return self._ours(service, environ, start_response)
+            return self._ours(self._running(), environ, start_response)
+        if path == TOOL_RESPONSE:
+            service = self._running()
+            if service is not None and self._answers_our_call(service, environ):
+                return self._ours(service, environ, start_response)
+        else:
+            self._wake()
         response: Iterable[bytes] = self._host_app(environ, start_response)
         return response
 
@@ -83,7 +89,7 @@ class Application:
 
     def close(self) -> None:
         """Hand runs over and stop all threads; the next request would start anew. Called at exit by itself."""
-        with self._lock:
+        with self._lock():
             service, self._service = self._service, None
             mine = self._pid == os.getpid()
         if service is not None and mine:
@@ -94,24 +100,45 @@ class Application:
         """Return the service of this process, starting it where needed; None if it cannot start."""
         if self._service is not None and self._pid == os.getpid():
             return self._service
-        with self._lock:
+        with self._lock():
             if self._pid != os.getpid():
-                # After a fork: threads and locks of the parent are not here, so all of it is left, not closed.
+                # After a fork: threads and locks of the parent are not here, so all of it is left: not closed, and not
+                # freed either, since that would close the parent's SQLite files (sqlite.org, "How To Corrupt", 2.6).
+                self._left.append(self._service)
                 self._service, self._failure, self._pid = None, None, os.getpid()
             if self._service is None and not self._failed_lately():
                 self._start()
             return self._service
 
-    def _start(self) -> None:
-        from bf_plugin.service import Service  # only now: it brings the database and HTTP libraries with it
+    def _wake(self) -> None:
+        """See that the service is there soon, without keeping a request of the host waiting for it."""
+        process = os.getpid()
+        if (self._service is not None and self._pid == process) or self._waking == process or self._failed_lately():
+            return
+        self._waking = process
+        threading.Thread(target=self._awake, name="bf-start", daemon=True).start()
 
+    def _awake(self) -> None:
+        self._running()
+        self._waking = 0
+
+    def _lock(self) -> threading.Lock:
+        return self._locks.setdefault(os.getpid(), threading.Lock())
+
+    def _start(self) -> None:
         try:
+            from bf_plugin.service import Service  # only now: it brings the database and HTTP libraries with it
+
             self._service = Service(self._host_app, **self._options)
             self._failure = None
             atexit.register(self.close)
         except BFError as error:
             self._failure = (time.monotonic(), error)
             self._log.error("cannot start, the host app is served alone: %s", error)
+        except Exception as error:
+            reason = ConfigurationError(f"{type(error).__name__} while starting: the log has the details")
+            self._failure = (time.monotonic(), reason)
+            self._log.error("cannot start, the host app is served alone", error=error)
 
     def _failed_lately(self) -> bool:
         return self._failure is not None and time.monotonic() - self._failure[0] < _RETRY_START
@@ -128,14 +155,13 @@ class Application:
 
     def _answers_our_call(self, service: Service, environ: Environ) -> bool:
         """Tell whether a tool response is for a call of ours; its body is as it was afterwards."""
-        try:
-            length = int(environ.get("CONTENT_LENGTH") or 0)
-        except ValueError:
+        known = _length(environ, self._limit)
+        if environ.get("REQUEST_METHOD") != "POST" or known is None:
             return False
-        if environ.get("REQUEST_METHOD") != "POST" or not 0 < length <= self._limit:
-            return False
-        body = environ["wsgi.input"].read(length)
-        environ["wsgi.input"] = io.BytesIO(body)
+        length, whole = known
+        stream = environ["wsgi.input"]
+        body = stream.read(length)
+        environ["wsgi.input"] = _replayed(body, None if whole else stream)
         call_id = _tool_call_id(body)
         try:
             return call_id is not None and service.runs.knows_tool_call(call_id)
@@ -162,6 +188,41 @@ class _Answer:
         finally:
             for call in self._after:
                 call()
+
+
+class _Replayed(io.RawIOBase):
+    """A request's input with what was read of it put back in front."""
+
+    def __init__(self, body: bytes, rest: Any) -> None:
+        self._body = io.BytesIO(body)
+        self._rest = rest
+
+    def readable(self) -> bool:
+        """Tell that this can be read."""
+        return True
+
+    def readinto(self, buffer: Any, /) -> int:
+        """Read what was read before, then what was not."""
+        data = self._body.read(len(buffer)) or self._rest.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+
+def _replayed(body: bytes, rest: Any | None) -> io.BufferedIOBase:
+    """Return an input that gives `body`, then `rest`."""
+    return io.BytesIO(body) if rest is None else io.BufferedReader(_Replayed(body, rest))
+
+
+def _length(environ: Environ, limit: int) -> tuple[int, bool] | None:
+    """Return how much of a body to look at, and whether that is all of it; None where it cannot be ours."""
+    try:
+        length = int(environ.get("CONTENT_LENGTH") or 0)
+    except ValueError:
+        return None
+    if 0 < length <= limit:
+        return length, True
+    # A chunked body has no length: waitress finds it out, gunicorn marks the end instead.
+    return (limit, False) if not length and environ.get("wsgi.input_terminated") else None
 
 
 def _tool_call_id(body: bytes) -> str | None:

@@ -14,6 +14,7 @@ from bf_plugin.answerschemas import (
     ERROR,
     EVENTS,
     HEALTH,
+    KEY,
     MESSAGES,
     PLUGINS,
     READINESS,
@@ -76,6 +77,7 @@ def _start() -> dict[str, Any]:
         "summary": "Start a run",
         "description": "The app key comes as `apiKey` or as the header `X-Api-Key`.",
         "security": [{"appKey": []}, {}],
+        "parameters": [_parameter("header", "Idempotency-Key", KEY, description=_ONCE)],
         "requestBody": _request("StreamingStart", "PollingStart"),
         "responses": {
             "200": answer("payload.stream is false: the run has ended", ENDED),
@@ -203,5 +205,6 @@ def _plain(schema: Any) -> Any:
     return named
 
 
+_ONCE = "The same key and body within 24 hours get the first answer and start nothing; another body gets 422."
 _TWO_IDS = "The two ids are the permission; the thread's comes as the header `X-Thread-Id` or in the query."
 _THE_RUN = [_path("runId"), _parameter("header", "X-Thread-Id", STRING), _parameter("query", "threadId", STRING)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +17,8 @@ from bf_plugin.errors import RequestError, invalid
 from bf_plugin.hookcalls import HookCalls
 from bf_plugin.ids import new_run_id, new_thread_id
 from bf_plugin.journal import Journal, RunRecord, RunSpec, Secrets, ThreadBusy, UnknownThread
+from bf_plugin.journal.keys import Claim
+from bf_plugin.journal.writer import written
 from bf_plugin.logs import get_logger
 from bf_plugin.requests import StartRequest, StopRequest, ToolAnswer, check_operator_resources, merge_assistant
 from bf_plugin.settings import Settings
@@ -26,7 +29,6 @@ from bf_plugin.waiters import Waiters
 ACCEPT_PATIENCE = 2.0
 """Seconds a start waits for the provider before it is answered all the same."""
 
-_WRITE_PATIENCE = 30.0
 _END_PATIENCE = 60.0
 
 
@@ -77,10 +79,11 @@ class Runs:
         self._log = get_logger(__name__)
         self._capacity = threading.Lock()  # between counting the runs under way and adding one
 
-    def start(self, request: StartRequest, app: App, origin: Origin) -> Started:
+    def start(self, request: StartRequest, app: App, origin: Origin, claim: Claim | None = None) -> Started:
         """Start a run, or continue a thread with one; waits as the kind of start demands.
 
-        Raises RequestError for every reason not to, and PluginError when a `before_run` hook fails.
+        Raises RequestError for every reason not to, PluginError when a `before_run` hook fails, KeyTaken when another
+        run has the key of `claim`.
         """
         request = merge_assistant(request, app)
         operator_key = request.provider_key is None
@@ -94,7 +97,7 @@ class Runs:
         with self._waiters.place() as may_wait:
             if not (request.stream or may_wait):
                 raise RequestError(503, "too many callers wait for answers: use streaming, or try later", retry_after=1)
-            self._submit(record, new_thread, ticket, app)
+            self._submit(record, new_thread, ticket, app, claim)
             for warning in warnings:
                 self._log.bind(run_id=record.id, request_id=origin.request_id).warning("%s", warning)
             result = self._wait(ticket, stream=request.stream, may_wait=may_wait, record=record)
@@ -109,7 +112,7 @@ class Runs:
 
     def answer_tool(self, answer: ToolAnswer) -> str:
         """Take a page's answer to a tool call: `accepted` when it is the first and in time, else `ignored`."""
-        answered = self._journal.steps.answer(answer.tool_call_id, answer.output).result(_WRITE_PATIENCE)
+        answered = written(self._journal.steps.answer(answer.tool_call_id, answer.output))
         if answered is None:
             raise RequestError(404, "no such tool call", errors={"toolCallId": "is not known here"})
         run_id, first = answered
@@ -122,7 +125,7 @@ class Runs:
         return self._journal.steps.has_call(tool_call_id)
 
     def _cancel(self, record: RunRecord, reason: StopReason) -> str:
-        decision = self._journal.runs.decide(record.id, "cancelled", "cancelled").result(_WRITE_PATIENCE)
+        decision = written(self._journal.runs.decide(record.id, "cancelled", "cancelled"))
         if not decision.won:
             return f"already_{decision.outcome}"
         self._dispatcher.stop(record, decision, reason)
@@ -187,10 +190,10 @@ class Runs:
             secrets=Secrets(app_key=app.api_key, provider_key=key or ""),
         )
 
-    def _submit(self, record: RunRecord, new_thread: bool, ticket: Ticket, app: App) -> None:
+    def _submit(self, record: RunRecord, new_thread: bool, ticket: Ticket, app: App, claim: Claim | None) -> None:
         self._reserve(record, ticket, app)
         try:
-            created = self._create(record, new_thread)
+            created = self._create(record, new_thread, claim)
         except BaseException:
             self._dispatcher.forget(record.id)
             raise
@@ -204,15 +207,19 @@ class Runs:
                 raise RequestError(429, "this app has as many runs under way as it may have", retry_after=1)
             self._dispatcher.expect(record, ticket)
 
-    def _create(self, record: RunRecord, new_thread: bool) -> RunRecord:
+    def _create(self, record: RunRecord, new_thread: bool, claim: Claim | None) -> RunRecord:
         """Put the run on record, by the operator's policy for threads that are busy."""
         policy = self._settings.thread_busy
         while True:
             creating = self._journal.runs.create(
-                record, new_thread=new_thread, enqueue=policy == "enqueue", timeout=self._settings.run_timeout
+                record,
+                new_thread=new_thread,
+                enqueue=policy == "enqueue",
+                timeout=self._settings.run_timeout,
+                claim=claim,
             )
             try:
-                return creating.result(_WRITE_PATIENCE)
+                return written(creating)
             except UnknownThread:
                 raise _unknown_thread() from None
             except ThreadBusy as busy:
@@ -226,12 +233,24 @@ class Runs:
         if stream:
             ticket.wait_accepted(ACCEPT_PATIENCE if may_wait else 0)
             return None
-        ticket.wait_accepted(None)
-        result = ticket.ended.result(self._settings.run_timeout + _END_PATIENCE)
+        result = self._wait_for_end(ticket, record)
         if error := failure_of(result):
             error.data.update(threadId=record.thread_id, runId=record.id)
             raise error
         return result
+
+    def _wait_for_end(self, ticket: Ticket, record: RunRecord) -> Result:
+        patience = self._settings.run_timeout + _END_PATIENCE  # for a run that never came up, or does not come down
+        deadline = time.monotonic() + patience
+        try:
+            ticket.wait_accepted(patience)
+            return ticket.ended.result(max(deadline - time.monotonic(), 0.0))
+        except FutureTimeoutError:
+            present = self._journal.runs.get(record.id, record.thread_id)
+            if present is not None and present.outcome is None:
+                self._cancel(present, "deadline")
+            ids = {"threadId": record.thread_id, "runId": record.id}
+            raise RequestError(408, f"the run took longer than {patience:g} seconds", data=ids) from None
 
 
 def _unknown_thread() -> RequestError:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from contextlib import ExitStack
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -13,12 +15,15 @@ from bf_plugin.apps import create_apps
 from bf_plugin.dispatch.local import LocalDispatcher
 from bf_plugin.dispatch.owner import Owner
 from bf_plugin.driver import Parts
+from bf_plugin.errors import ConfigurationError
 from bf_plugin.health import Health
 from bf_plugin.hookcalls import HookCalls
 from bf_plugin.host import HostCaller
+from bf_plugin.idempotency import Starts
 from bf_plugin.inspection import Inspection
 from bf_plugin.journal import RunRecord, open_journal
 from bf_plugin.journal.store import default_url
+from bf_plugin.logs import get_logger
 from bf_plugin.loop import LoopThread
 from bf_plugin.messengers.host import HostMessenger
 from bf_plugin.messengers.port import Messenger
@@ -27,6 +32,8 @@ from bf_plugin.runs import Runs
 from bf_plugin.settings import Settings
 from bf_plugin.threads import Workers
 from bf_plugin.waiters import Waiters
+
+_CLOSE_PATIENCE = 10.0
 
 
 class Service:
@@ -37,11 +44,34 @@ class Service:
     def __init__(
         self, host_app: Any, *, name: str | None, settings: Settings, plugins: Iterable[object], has_host: bool
     ) -> None:
-        self._caller = HostCaller(host_app, threads=settings.host_threads) if has_host else None
-        apps = create_apps(settings, self._caller)
-        url = settings.database_url or default_url(name, host_app)
-        self._journal = open_journal(url, settings.names("secret_key"))
-        self._owner = Owner(self._journal.lock_folder)
+        with ExitStack() as opened:  # closed from the last to the first, also when a later part cannot be made
+            self.app = self._open(opened, host_app, name, settings, plugins, has_host=has_host)
+            self._opened = opened.pop_all()
+
+    def close(self) -> None:
+        """Hand the runs over and let go of everything, whatever fails of it."""
+        self._opened.close()
+
+    def _open(
+        self,
+        opened: ExitStack,
+        host_app: Any,
+        name: str | None,
+        settings: Settings,
+        plugins: Iterable[object],
+        *,
+        has_host: bool,
+    ) -> falcon.App[Any, Any]:
+        caller = HostCaller(host_app, threads=settings.host_threads) if has_host else None
+        if caller is not None:
+            opened.callback(caller.close)
+        apps = create_apps(settings, caller)
+        workers = Workers("bf-worker", limit=settings.worker_threads)
+        opened.callback(workers.close)
+        journal = open_journal(settings.database_url or default_url(name, host_app), settings.names("secret_key"))
+        opened.callback(journal.close)
+        owner = Owner(journal.lock_folder)
+        opened.callback(owner.release)
         self._plugins = load_plugins(
             plugins,
             disabled=settings.names("plugins_disabled"),
@@ -49,46 +79,61 @@ class Service:
             sections=settings.plugins,
             settings=settings,
         )
-        self._workers = Workers("bf-worker", limit=settings.worker_threads)
-        hooks = HookCalls(self._plugins.manager, self._workers)
-        self._host_messaging = settings.messaging_url is None and self._caller is not None
-        self._host_messenger = HostMessenger(self._caller) if self._caller is not None else None
-        self._loop = LoopThread()
+        hooks = HookCalls(self._plugins.manager, workers)
+        loop = LoopThread()
+        opened.callback(loop.close)
+        opened.callback(self._close_plugins, loop)
+        self._check_messengers(settings)
+        self._host_messenger = None if caller is None else HostMessenger(caller)
         parts = Parts(
-            journal=self._journal,
+            journal=journal,
             hooks=hooks,
             settings=settings,
             engine=self._plugins.engines.get,
             messenger=self._messenger,
         )
-        self._dispatcher = LocalDispatcher(self._loop, parts, self._owner)
+        dispatcher = LocalDispatcher(loop, parts, owner)
+        opened.callback(dispatcher.close)
         waiters = Waiters(settings.max_waiters or 2)
         self.runs = Runs(
             settings=settings,
-            journal=self._journal,
-            dispatcher=self._dispatcher,
+            journal=journal,
+            dispatcher=dispatcher,
             hooks=hooks,
             engines=self._plugins.engines,
-            host_messaging=self._host_messaging,
+            host_messaging=settings.messaging_url is None and caller is not None,
             waiters=waiters,
         )
-        self._inspection = Inspection(journal=self._journal, waiters=waiters)
-        health = Health(journal=self._journal, caller=self._caller, workers=self._workers, plugins=self._plugins)
-        self.app = create_app(self.runs, self._inspection, apps, health, settings)
-        self._dispatcher.start()
+        starts = Starts(runs=self.runs, journal=journal, waiters=waiters)
+        inspection = Inspection(journal=journal, waiters=waiters)
+        opened.callback(inspection.close)
+        health = Health(journal=journal, caller=caller, workers=workers, plugins=self._plugins)
+        dispatcher.start()
+        return create_app(self.runs, starts, inspection, apps, health, settings)
 
-    def close(self) -> None:
-        """Hand the runs over and let go of everything."""
-        self._inspection.close()
-        self._dispatcher.close()
-        self._loop.run(self._plugins.aclose()).result(timeout=10)
-        self._loop.close()
-        self._journal.close()
-        self._workers.close()
-        if self._caller is not None:
-            self._caller.close()
+    def _check_messengers(self, settings: Settings) -> None:
+        """Raise ConfigurationError for a URL that no messenger serves: its runs would never be heard of."""
+        urls = {"BF_MESSAGING_URL": settings.messaging_url}
+        urls |= {f"apps.{name}.messaging_url": app.messaging_url for name, app in settings.apps.items()}
+        for setting, url in urls.items():
+            if url is not None and _scheme(url) not in self._plugins.messengers:
+                known = ", ".join(f"{scheme}://" for scheme in sorted(self._plugins.messengers)) or "none"
+                raise ConfigurationError(f"{setting}: no messenger is installed for its scheme; installed are: {known}")
+
+    def _close_plugins(self, loop: LoopThread) -> None:
+        try:
+            loop.run(self._plugins.aclose()).result(timeout=_CLOSE_PATIENCE)
+        except FutureTimeoutError:
+            get_logger(__name__).error("an engine, a messenger or a plugin hangs in its closing: it is left behind")
 
     def _messenger(self, record: RunRecord) -> Messenger | None:
         """Return who brings a run's messages to the gateway."""
         url = record.spec.messaging_url
-        return self._host_messenger if url is None else self._plugins.messengers.get(urlsplit(url).scheme)
+        return self._host_messenger if url is None else self._plugins.messengers.get(_scheme(url))
+
+
+def _scheme(url: str) -> str:
+    try:
+        return urlsplit(url).scheme
+    except ValueError:
+        return ""

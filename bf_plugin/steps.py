@@ -141,7 +141,10 @@ class StepRunner:
         if not self._starting.done():
             self._starting.cancel()
         elif not self._starting.cancelled() and self._starting.exception() is None:
-            await self._starting.result().aclose()
+            try:
+                await self._starting.result().aclose()
+            except Exception as error:  # an engine's matter: the run is over
+                self._log.warning("a connection to the provider was not closed", error=error)
 
     @property
     def usage(self) -> Usage:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from concurrent.futures import TimeoutError as FutureTimeoutError
 
 from bf_plugin.dispatch.owner import Owner
 from bf_plugin.dispatch.watcher import Watcher
 from bf_plugin.driver import Drive, Parts
 from bf_plugin.endings import refusal
+from bf_plugin.errors import RequestError
 from bf_plugin.journal import RunRecord
 from bf_plugin.journal.records import Decision
 from bf_plugin.logs import get_logger
@@ -17,6 +19,15 @@ from bf_plugin.values import StopReason
 
 STOP_PATIENCE = 1.0
 """Seconds the driver of a stopped run has to end it, until the stopping process takes the run over."""
+
+_RELEASE_PATIENCE = 1.0
+"""Seconds, once it is decided what a start is answered, until events go even if nobody said that it was answered.
+
+Servers call `close()` of an answer they have sent (PEP 3333); a middleware around us may lose the call.
+"""
+
+_CLOSE_PATIENCE = 5.0
+_ADOPT_PATIENCE = 30.0
 
 
 class LocalDispatcher:
@@ -32,6 +43,8 @@ class LocalDispatcher:
         self._tickets: dict[str, Ticket] = {}
         self._apps: dict[str, str] = {}
         self._watcher = Watcher(version=parts.journal.data_version, look=self._look, sweep=self._sweep)
+        self._unreadable: set[str] = set()
+        self._closed = False
         self._log = get_logger(__name__)
 
     def start(self) -> None:
@@ -55,8 +68,8 @@ class LocalDispatcher:
 
     def submit(self, record: RunRecord) -> None:
         """Drive a run that is `starting`; a `queued` one comes up when its thread is free, or when it is stopped."""
-        if record.state != "queued":
-            self._loop.call(self._start, record)
+        if record.state != "queued" and not self._loop.call(self._start, record):
+            self._ended(record.id)
 
     def stop(self, record: RunRecord, decision: Decision, reason: StopReason) -> None:
         """Wake the driver of a run whose outcome is decided; if it does not end the run in time, do that here."""
@@ -68,8 +81,16 @@ class LocalDispatcher:
 
     def close(self) -> None:
         """Stop driving and give up ownership: what is on record is another process's to go on with."""
+        if self._closed:
+            return
+        self._closed = True
         self._watcher.close()
-        self._loop.run(self._cancel_all()).result(timeout=10)
+        try:
+            self._loop.run(self._cancel_all()).result(timeout=2 * _CLOSE_PATIENCE)
+        except FutureTimeoutError:
+            self._log.error("the event loop hangs: its runs are left as they are")
+        for run_id in list(self._tickets):
+            self._ended(run_id)
         self._owner.release()
 
     # on the watcher's thread
@@ -89,24 +110,30 @@ class LocalDispatcher:
         """Take over the runs of dead processes."""
         runs = self._parts.journal.runs
         for run_id, epoch, owner in runs.under_way():
-            if owner is None or not self._owner.is_alive(owner):
+            if run_id not in self._unreadable and (owner is None or not self._owner.is_alive(owner)):
                 self._take_over(run_id, epoch)
 
     def _take_over(self, run_id: str, epoch: int) -> None:
-        record = self._parts.journal.runs.adopt(run_id, epoch, self.owner).result(30)
+        log = self._log.bind(run_id=run_id)
+        try:
+            record = self._parts.journal.runs.adopt(run_id, epoch, self.owner).result(_ADOPT_PATIENCE)
+        except Exception as error:  # one run that cannot be read, after a change of keys say, is not all of them
+            log.error("its process is gone, and it cannot be taken over: %s", error, error=error)
+            self._unreadable.add(run_id)
+            return
         if record is not None and (record.state != "queued" or record.outcome is not None):
-            self._log.bind(run_id=run_id).warning("taken over from a process that is gone or does not answer")
+            log.warning("taken over from a process that is gone or does not answer")
             self._loop.call(self._start, record, True)
 
     # on the loop
 
     def _start(self, record: RunRecord, resumed: bool = False) -> None:
         if record.id in self._drives:
-            return  # a queued run can be stopped and promoted at once
-        ticket = self._tickets.setdefault(record.id, Ticket())
+            return None  # a queued run can be stopped and promoted at once
+        if self._closed:
+            return self._ended(record.id)
+        ticket = self._tickets.setdefault(record.id, _answered_elsewhere())
         self._apps.setdefault(record.id, record.app)
-        if resumed:
-            ticket.accept()  # its start was answered by the process that is gone: it cannot be refused any more
         if resumed or not record.spec.channels:
             ticket.release()
         try:
@@ -114,13 +141,17 @@ class LocalDispatcher:
         except Exception as error:
             self._log.bind(run_id=record.id).error("cannot be driven: %s", error, error=error)
             ticket.fail(refusal(error, operator_key=False))
-            self._ended(record.id)
-            return
+            return self._ended(record.id)
         ticket.released.add_done_callback(lambda _: self._loop.call(drive.release))
+        ticket.when_answered(lambda: self._loop.call(self._release_soon, ticket))
         self._drives[record.id] = drive
         task = asyncio.get_running_loop().create_task(drive.run())
         self._tasks[record.id] = task
         task.add_done_callback(lambda _: self._ended(record.id))
+        return None
+
+    def _release_soon(self, ticket: Ticket) -> None:
+        asyncio.get_running_loop().call_later(_RELEASE_PATIENCE, ticket.release)
 
     def _promote(self, record: RunRecord) -> None:
         """Drive a run that has come up, if it was accepted here; another process sees it by itself."""
@@ -128,6 +159,8 @@ class LocalDispatcher:
             self._start(record)
 
     def _ended(self, run_id: str) -> None:
+        if ticket := self._tickets.get(run_id):
+            ticket.fail(RequestError(503, "the gateway is shutting down: ask for the run later", retry_after=5))
         for register in (self._drives, self._tasks, self._tickets, self._apps):
             register.pop(run_id, None)
 
@@ -164,4 +197,13 @@ class LocalDispatcher:
         tasks = list(self._tasks.values())
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        if tasks:
+            await asyncio.wait(tasks, timeout=_CLOSE_PATIENCE)
+
+
+def _answered_elsewhere() -> Ticket:
+    """Return the ticket of a run whose start no request of this process waits for: it cannot be refused any more."""
+    ticket = Ticket()
+    ticket.accept()
+    ticket.release()
+    return ticket

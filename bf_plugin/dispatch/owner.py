@@ -19,21 +19,22 @@ class Owner:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self.folder = folder
         self._process = f"{os.getpid()}-{_started_at(os.getpid())}"
         self.id = f"{self._process}-{secrets.token_hex(4)}"
         try:
             folder.mkdir(mode=0o700, exist_ok=True)
-            self._descriptor = os.open(folder / self.id, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            fcntl.lockf(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            descriptor = os.open(folder / self.id, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise ConfigurationError(
                 f"{folder} does not take file locks ({error.strerror}): put BF_DATABASE_URL on a local disk"
             ) from None
+        self._descriptor: int | None = descriptor
 
     def is_alive(self, owner: str) -> bool:
         """Tell whether the process that made `owner` still holds it."""
-        path = self._folder / owner
+        path = self.folder / owner
         if owner.startswith(self._process + "-"):
             return path.exists()
         try:
@@ -49,9 +50,11 @@ class Owner:
         return False
 
     def release(self) -> None:
-        """Give up the mark: this process's runs are free to be taken."""
-        (self._folder / self.id).unlink(missing_ok=True)
-        os.close(self._descriptor)
+        """Give up the mark: this process's runs are free to be taken. May be called again."""
+        if self._descriptor is not None:
+            descriptor, self._descriptor = self._descriptor, None
+            (self.folder / self.id).unlink(missing_ok=True)
+            os.close(descriptor)
 
 
 def _started_at(pid: int) -> str:

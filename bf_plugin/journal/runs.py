@@ -13,6 +13,7 @@ from sqlalchemy import Connection, case, delete, exists, insert, select, update
 from bf_plugin.items import Item
 from bf_plugin.journal.base import Base
 from bf_plugin.journal.fence import fence, outcome_of
+from bf_plugin.journal.keys import Claim, check_claim, keep_claim
 from bf_plugin.journal.records import Cut, Decision, RunRecord, RunSpec, Secrets, ThreadBusy, UnknownThread
 from bf_plugin.journal.tables import items, runs, threads
 from bf_plugin.values import Usage
@@ -23,16 +24,21 @@ UNDER_WAY = ("starting", "active", "ending")
 class RunStore(Base):
     """Runs and the threads they belong to."""
 
-    def create(self, record: RunRecord, *, new_thread: bool, enqueue: bool, timeout: float) -> Future[RunRecord]:
+    def create(
+        self, record: RunRecord, *, new_thread: bool, enqueue: bool, timeout: float, claim: Claim | None = None
+    ) -> Future[RunRecord]:
         """Put a run on record and return it, `starting`, or `queued` behind one that is ending.
 
         With `enqueue` it is queued behind any run; else raises ThreadBusy when one is under way. Raises UnknownThread
-        when the app has no such thread. `timeout` is in seconds and starts when the run does.
+        when the app has no such thread, KeyTaken when another run has the key of `claim`. `timeout` is in seconds and
+        starts when the run does.
         """
         spec, secrets = self.vault.seal(record.spec), self.vault.seal(record.secrets)
 
         def job(connection: Connection) -> RunRecord:
             now = time.time()
+            if claim is not None:
+                check_claim(connection, record.app, claim, now)
             if new_thread:
                 _insert_thread(connection, record, now)
             else:
@@ -42,6 +48,8 @@ class RunStore(Base):
             row = {"id": record.id, "thread_id": record.thread_id, "app": record.app, "owner": record.owner, **starts}
             sealed = {"spec_sealed": spec, "secrets_sealed": secrets}
             connection.execute(insert(runs).values(state=state, epoch=record.epoch, created_at=now, **row, **sealed))
+            if claim is not None:
+                keep_claim(connection, record.app, claim, record.id, now)
             return self._read(connection, record.id)
 
         return self.write(job)

@@ -13,19 +13,20 @@ from sqlalchemy import Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
 from bf_plugin.errors import ConfigurationError
+from bf_plugin.journal.keys import KeyStore
 from bf_plugin.journal.log import MessageLog
 from bf_plugin.journal.overview import Overview
 from bf_plugin.journal.runs import RunStore
 from bf_plugin.journal.steps import StepStore
 from bf_plugin.journal.tables import metadata
 from bf_plugin.journal.vault import Vault, key_beside
-from bf_plugin.journal.writer import Writer, explain
+from bf_plugin.journal.writer import Writer, explain, written
 
 _BUSY_MS = 10_000
 
 
 class Journal:
-    """The database: `runs`, `steps`, `log` and `overview` are its parts. `path` is the SQLite file."""
+    """The database: `runs`, `steps`, `log`, `keys` and `overview` are its parts. `path` is the SQLite file."""
 
     def __init__(self, writers: Engine, readers: Engine, vault: Vault, path: Path) -> None:
         self.path = path
@@ -36,6 +37,7 @@ class Journal:
         self.runs = RunStore(readers, self._writer, vault)
         self.steps = StepStore(readers, self._writer, vault)
         self.log = MessageLog(readers, self._writer, vault)
+        self.keys = KeyStore(readers, self._writer, vault)
         self.overview = Overview(readers, self._writer, vault)
 
     @property
@@ -54,7 +56,7 @@ class Journal:
 
     def check(self) -> None:
         """Write nothing, in a transaction. Raises JournalError when the database cannot be written."""
-        self._writer.submit(lambda connection: None).result(timeout=5)
+        written(self._writer.submit(lambda connection: None), 5.0)
 
     def close(self) -> None:
         """Commit what is queued and close all connections."""

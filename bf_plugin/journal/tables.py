@@ -128,3 +128,15 @@ calls = Table(
 """`pending`, `started` before its hook is called, `done` with its result. `tool_call_id` names those a page answers.
 
 The key is the call's place, since not every provider's call ids are unique in a run."""
+
+keys = Table(
+    "bf_idempotency",
+    metadata,
+    Column("app", String(200), primary_key=True),
+    Column("key", String(64), primary_key=True),
+    Column("body", String(64), nullable=False),
+    Column("run_id", _Id, ForeignKey("bf_runs.id", ondelete="CASCADE"), nullable=False, unique=True),
+    Column("created_at", Float, nullable=False),
+    Column("answer_sealed", LargeBinary),
+)
+"""Which run an idempotency key stands for; `key` and `body` are digests."""

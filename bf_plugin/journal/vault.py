@@ -28,10 +28,10 @@ class Vault:
             ) from None
 
     def seal(self, value: Any) -> bytes:
-        """Return `value`, anything msgpack can hold, as a token. Lone surrogates are replaced: models write them."""
+        """Return `value`, anything JSON-able, as a token. Lone surrogates are replaced: models write them."""
         try:
             clear = msgspec.msgpack.encode(value)
-        except UnicodeEncodeError:
+        except (UnicodeEncodeError, OverflowError):
             clear = msgspec.msgpack.encode(events.well_formed_tree(msgspec.to_builtins(value)))
         return self._fernet.encrypt(clear)
 

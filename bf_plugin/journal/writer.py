@@ -6,10 +6,12 @@ alone, by its savepoint; its neighbours in the group are not touched.
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine
@@ -93,6 +95,17 @@ class Writer:
                 future.set_result(value)
             else:
                 future.set_exception(failure)
+
+
+def written(future: Future[T], seconds: float = 30.0) -> T:
+    """Wait for a write, in a request thread. Raises JournalError when it takes longer; it is not carried out then."""
+    try:
+        return future.result(seconds)
+    except FutureTimeoutError:
+        if not future.cancel():
+            with contextlib.suppress(FutureTimeoutError):
+                return future.result(seconds)  # under way: sqlite3 gives it up by itself
+        raise JournalError(f"the journal took no write within {seconds:g} s: see what keeps its disk busy") from None
 
 
 def _attempt(connection: Connection, job: Job) -> tuple[Any, BaseException | None]:

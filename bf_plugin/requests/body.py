@@ -173,7 +173,15 @@ def _finite(text: str) -> float:
     return number
 
 
-_DECODER = json.JSONDecoder(parse_constant=_constant, parse_float=_finite)
+def _bounded(text: str) -> int:
+    """Refuse integers that no floating-point number comes near: nobody along the way could take them."""
+    number = int(text)
+    if number.bit_length() > 1023:
+        raise ValueError
+    return number
+
+
+_DECODER = json.JSONDecoder(parse_constant=_constant, parse_float=_finite, parse_int=_bounded)
 
 
 def _depth_exceeds(value: Any, limit: int) -> bool:

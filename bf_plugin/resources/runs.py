@@ -9,6 +9,7 @@ import falcon
 from bf_plugin.apps import App, Apps
 from bf_plugin.errors import RequestError
 from bf_plugin.host import host_environ
+from bf_plugin.idempotency import Starts, claim_of
 from bf_plugin.paths import AFTER
 from bf_plugin.requests import StartRequest, parse_start, parse_stop
 from bf_plugin.resources.body import read_json
@@ -27,17 +28,19 @@ def authenticate(apps: Apps, req: falcon.Request, sent: str | None) -> App:
 class StartResource:
     """`POST /stream/create/assistants`."""
 
-    def __init__(self, runs: Runs, apps: Apps, settings: Settings) -> None:
-        self._runs = runs
+    def __init__(self, starts: Starts, apps: Apps, settings: Settings) -> None:
+        self._starts = starts
         self._apps = apps
         self._limit = settings.body_limit
 
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Start a run: 201 when it streams, 200 when it has ended."""
-        request = parse_start(read_json(req, self._limit))
+        body = read_json(req, self._limit)
+        request = parse_start(body)
         app = authenticate(self._apps, req, request.api_key)
         origin = Origin(request_id=req.context.request_id, host_environ=host_environ(req.env))
-        started = self._runs.start(request, app, origin)
+        claim = claim_of(req.get_header("Idempotency-Key"), body)
+        started = self._starts.start(request, app, origin, claim)
         req.env.setdefault(AFTER, []).append(started.release)
         resp.status = falcon.HTTP_201 if request.stream else falcon.HTTP_200
         resp.media = _answer(request, started)

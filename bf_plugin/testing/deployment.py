@@ -35,8 +35,8 @@ class Deployment:
     """Gateway, plugin, provider and server together. Further keyword arguments are settings.
 
     `wrap` puts WSGI middleware around the mounted app (a validator, a prefix); `inner` around the gateway. `prefix` is
-    the path under which `wrap` serves it. Messages reach the gateway in-process, or with `messaging` http by a server of
-    its own.
+    the path under which `wrap` serves it. Messages reach the gateway in-process, or with `messaging` http by a server
+    of its own.
     """
 
     def __init__(

@@ -94,9 +94,14 @@ def answers() -> list[str]:
 
 
 @pytest.fixture
-def deploy(tmp_path: Path, answers: list[str]) -> Iterator[Callable[..., Deployment]]:
+def linter() -> Linter:
+    """The validators of this test."""
+    return Linter()
+
+
+@pytest.fixture
+def deploy(tmp_path: Path, answers: list[str], linter: Linter) -> Iterator[Callable[..., Deployment]]:
     """Return a function that deploys the plugin between validators; they must have said nothing after the test."""
-    linter = Linter()
     with ExitStack() as stack:
 
         def make(**options: Any) -> Deployment:

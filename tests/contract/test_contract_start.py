@@ -371,7 +371,18 @@ def test_comments_are_not_json(deployed_once: Deployment) -> None:
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"[]", b"null", b"{", b"\xff{}", b'{"a": NaN}', b'{"a": 1e999}', b'{"a":' * 2000 + b"1" + b"}" * 2000]
+    "data",
+    [
+        b"",
+        b"[]",
+        b"null",
+        b"{",
+        b"\xff{}",
+        b'{"a": NaN}',
+        b'{"a": 1e999}',
+        b'{"a": ' + b"9" * 400 + b"}",
+        b'{"a":' * 2000 + b"1" + b"}" * 2000,
+    ],
 )
 def test_bad_json(deployed_once: Deployment, data: bytes) -> None:
     """Whatever is no JSON object is 400 that names the body."""
@@ -468,6 +479,15 @@ def test_options(deployed: Deployment) -> None:
     assert asked["metadata"]["a"] == "b"
     assert asked["text"]["format"]["type"] == "json_schema"
     assert asked["text"]["format"]["name"] == "n"
+
+
+def test_large_integers(deployed: Deployment) -> None:
+    """Numbers that need more than 64 bits, which JavaScript writes as integers, pass as numbers."""
+    schema = {"type": "object", "properties": {"n": {"type": "number", "maximum": 10**20}}}
+
+    asked = asked_with(deployed, tools=[{**FLAT_TOOL, "parameters": schema}])
+
+    assert asked["tools"][0]["parameters"]["properties"]["n"]["maximum"] == 10**20
 
 
 def test_tool_choice_alias(deployed: Deployment) -> None:

@@ -87,8 +87,10 @@ def test_run_log_writes_one_line_without_content(hooks: HookCalls, caplog: pytes
     )
     run(hooks.on_end(new_run(), ended))
     assert [record.getMessage() for record in caplog.records] == [
-        "run of shop ended: failed, finish_reason error, m, 0 steps, 3 + 4 tokens, 1.23 s, error provider_error"
-        " [run=run_1 request=r]"
+        (
+            "run of shop ended: failed, finish_reason error, m, 0 steps, 3 + 4 tokens, 1.23 s, error provider_error"
+            " [run=run_1 request=r]"
+        )
     ]
     assert "thread_secret" not in caplog.text
 

@@ -14,8 +14,8 @@ from bf_plugin.engines.openai.quirks import CONVERSATIONS, Background, Quirks
 from bf_plugin.engines.openai.reader import Reader
 from bf_plugin.engines.openai.results import usage_of
 from bf_plugin.engines.openai.stream import ResponseStream
-from bf_plugin.engines.openai.turns import NoConversationsError, Turn
 from bf_plugin.engines.openai.transcript import Transcript
+from bf_plugin.engines.openai.turns import NoConversationsError, Turn
 from bf_plugin.engines.port import Access, Cursor, Handle, State, StepRequest
 from bf_plugin.logs import get_logger
 from bf_plugin.values import Usage
