@@ -319,7 +319,7 @@ class Drive:
         if self._work is not None and self._work.done():
             if isinstance(cause, JournalError) and not isinstance(cause, (Decided, Fenced)):
                 self._trouble(cause)
-            else:
+            elif not isinstance(cause, Decided):
                 self._log.info("after the run's end: %s", cause)
             return
         if self._interruption is None:

@@ -137,5 +137,6 @@ def failure_of(result: Result) -> RequestError | None:
     if result.status == "expired":
         return RequestError(408, error.get("message", "the run took too long"), details=error.get("code"))
     if result.status == "failed":
-        return RequestError(_CODES.get(error["code"], 502), error["message"], details=error["code"])
+        code = error.get("code")
+        return RequestError(_CODES.get(code or "", 502), error.get("message", "the run failed"), details=code)
     return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import ExitStack
@@ -28,6 +29,7 @@ from bf_plugin.loop import LoopThread
 from bf_plugin.messengers.host import HostMessenger
 from bf_plugin.messengers.port import Messenger
 from bf_plugin.plugins import load_plugins
+from bf_plugin.retention import Retention
 from bf_plugin.runs import Runs
 from bf_plugin.settings import Settings
 from bf_plugin.threads import Workers
@@ -109,6 +111,8 @@ class Service:
         opened.callback(inspection.close)
         health = Health(journal=journal, caller=caller, workers=workers, plugins=self._plugins)
         dispatcher.start()
+        loop.run(Retention(journal, settings.retention_days).run())
+        threading.Thread(target=self._warm_up, name="warm-up", daemon=True).start()
         return create_app(self.runs, starts, inspection, apps, health, settings)
 
     def _check_messengers(self, settings: Settings) -> None:
@@ -119,6 +123,14 @@ class Service:
             if url is not None and _scheme(url) not in self._plugins.messengers:
                 known = ", ".join(f"{scheme}://" for scheme in sorted(self._plugins.messengers)) or "none"
                 raise ConfigurationError(f"{setting}: no messenger is installed for its scheme; installed are: {known}")
+
+    def _warm_up(self) -> None:
+        """Let engines load what takes long, if they say that they have such: the first run need not wait for it."""
+        for name, engine in self._plugins.engines.items():
+            try:
+                getattr(engine, "warm_up", lambda: None)()
+            except Exception as error:
+                get_logger(__name__).error("engine %s failed to warm up", name, error=error)
 
     def _close_plugins(self, loop: LoopThread) -> None:
         try:

@@ -59,13 +59,14 @@ def _bound(server: Any) -> tuple[str, int]:
 
 def _application(target: str | None, settings: Settings) -> Application:
     if target is not None:
-        return Application(_load(target), name=None, settings=settings, plugins=())
+        return Application(load_app(target), name=None, settings=settings, plugins=())
     if settings.messaging_url is None and not any(app.messaging_url for app in settings.apps.values()):
         raise click.ClickException("without --app there is no host to send messages to: set BF_MESSAGING_URL")
     return Application(nothing_else, name=None, settings=settings, plugins=(), has_host=False)
 
 
-def _load(target: str) -> Any:
+def load_app(target: str) -> Any:
+    """Return the WSGI app at `MODULE:ATTR`."""
     module, _, attribute = target.partition(":")
     sys.path.insert(0, "")  # as gunicorn and flask do: the app usually lies in the working directory
     try:

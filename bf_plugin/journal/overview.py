@@ -102,6 +102,11 @@ class Overview(Base):
         rows = self._rows(query.order_by(runs.c.created_at.desc()).limit(limit))
         return [(row.id, self.vault.open(row.spec_sealed)["messages"]) for row in reversed(rows)]
 
+    def asked(self, run_id: str) -> list[Message]:
+        """Return the messages a run began with."""
+        query = select(runs.c.spec_sealed).where(runs.c.id == run_id)
+        return [message for row in self._rows(query) for message in self.vault.open(row.spec_sealed)["messages"]]
+
     def _call(self, row: Any) -> CallLine:
         values = dict(row._mapping)
         arguments, output = values.pop("arguments_sealed", None), values.pop("result_sealed", None)

@@ -171,7 +171,7 @@ class RunStore(Base):
         return [self.vault.open(row) for row in rows]
 
     def _promote(self, connection: Connection, thread_id: str, timeout: float) -> RunRecord | None:
-        """Let the oldest queued run of a thread start, unless one is under way."""
+        """Let the oldest queued run of a thread start, unless one is under way; its owner sees it."""
         here = runs.c.thread_id == thread_id
         if connection.execute(select(runs.c.id).where(here, runs.c.state.in_(UNDER_WAY))).first():
             return None

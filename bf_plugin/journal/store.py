@@ -6,6 +6,7 @@ import hashlib
 import os
 import sqlite3
 from collections.abc import Sequence
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from bf_plugin.errors import ConfigurationError
 from bf_plugin.journal.keys import KeyStore
 from bf_plugin.journal.log import MessageLog
 from bf_plugin.journal.overview import Overview
+from bf_plugin.journal.purge import purge_batch
 from bf_plugin.journal.runs import RunStore
 from bf_plugin.journal.steps import StepStore
 from bf_plugin.journal.tables import metadata
@@ -58,6 +60,10 @@ class Journal:
         """Write nothing, in a transaction. Raises JournalError when the database cannot be written."""
         written(self._writer.submit(lambda connection: None), 5.0)
 
+    def purge(self, before: float) -> Future[int]:
+        """Remove some of what ended, or was last used, before a time (POSIX seconds); return how much, 0 when done."""
+        return self._writer.submit(lambda connection: purge_batch(connection, before))
+
     def close(self) -> None:
         """Commit what is queued and close all connections."""
         self._writer.close()
@@ -67,8 +73,8 @@ class Journal:
             engine.dispose()
 
 
-def open_journal(url: str, secret_keys: Sequence[str] = ()) -> Journal:
-    """Open the journal at an SQLAlchemy URL, creating file, key and schema where needed.
+def open_journal(url: str, secret_keys: Sequence[str] = (), *, create: bool = True) -> Journal:
+    """Open the journal at an SQLAlchemy URL, creating file, key and schema where needed; `create` says if it may.
 
     Raises ConfigurationError for a URL that cannot work, JournalError when the database fails.
     """
@@ -81,6 +87,8 @@ def open_journal(url: str, secret_keys: Sequence[str] = ()) -> Journal:
     if not parsed.database or parsed.database == ":memory:":
         raise ConfigurationError("BF_DATABASE_URL: an SQLite file is needed; memory does not survive and is not shared")
     path = Path(parsed.database).absolute()
+    if not create and not path.exists():
+        raise ConfigurationError(f"there is no journal at {path}: set BF_DATABASE_URL to where it is")
     _make_folder(path)
     vault = Vault(secret_keys or [key_beside(path)])
     writers, readers = _sqlite_engine(path, "BEGIN IMMEDIATE"), _sqlite_engine(path, "BEGIN")

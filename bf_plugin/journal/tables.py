@@ -66,6 +66,7 @@ runs = Table(
     Column("spec_sealed", LargeBinary, nullable=False),
     Column("secrets_sealed", LargeBinary),
     Index("bf_runs_by_thread", "thread_id", "created_at"),
+    Index("bf_runs_by_end", "ended_at"),
     Index(
         "bf_one_run_per_thread",
         "thread_id",

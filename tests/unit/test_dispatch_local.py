@@ -297,3 +297,20 @@ def test_a_loop_that_is_told_to_exit_goes_on(boot: Callable[..., Process]) -> No
 
     assert result.status == "failed"
     eventually(lambda: process.state(record) == "ended")
+
+
+def test_a_promoted_run_is_driven_by_who_accepted_it(boot: Callable[..., Process]) -> None:
+    """Another process of the host freed the thread; who accepted the run, and answers its caller, sees that."""
+    accepted_here, freed_there = boot(ScriptedEngine(["text"])), boot()
+    accepted_here.dispatcher.start()
+    first = freed_there.record()
+    queued, ticket = accepted_here.start(thread_id=first.thread_id, enqueue=True)
+
+    promoted = freed_there.journal.runs.finish(first.id, 1, usage=Usage(), cut=None, timeout=60).result(5)
+
+    assert promoted is not None
+    assert promoted.owner == accepted_here.dispatcher.owner
+    ticket.wait_accepted(10)
+    ticket.release()
+    eventually(lambda: accepted_here.state(queued) == "ended")
+    assert accepted_here.gateway.types() == ["threadInfo", "delta", "end"]

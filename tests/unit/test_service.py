@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -101,3 +103,21 @@ def test_a_messaging_url_nobody_serves(make: Callable[..., Service], url: str) -
     with pytest.raises(ConfigurationError, match=r"BF_MESSAGING_URL.*http://") as caught:
         make(messaging_url=url)
     assert url not in str(caught.value)
+
+
+def test_the_sdk_is_loaded_before_it_is_needed(tmp_path: Path) -> None:
+    """By the service, in the background; importing the plugin and mounting it loads nothing of it."""
+    code = """
+import sys, threading
+from bf_plugin import mount
+from bf_plugin.settings import Settings
+application = mount(lambda environ, start_response: [], settings=Settings(database_url=sys.argv[1]))
+assert not {"openai", "sqlalchemy", "aiohttp"} & set(sys.modules), "mounting loads too much"
+application.start()
+for thread in threading.enumerate():
+    if thread.name == "warm-up":
+        thread.join(60)
+assert "openai.resources.responses.responses" in sys.modules
+application.close()
+"""
+    subprocess.run([sys.executable, "-c", code, f"sqlite:///{tmp_path / 'journal.db'}"], check=True, timeout=90)

@@ -89,6 +89,14 @@ class Clients:
                 await self._clients.pop(key).close()
 
 
+def load_sdk() -> None:
+    """Import the SDK with what it loads late, so that the first run does not wait a second or two for it."""
+    import openai
+    from openai.resources import conversations, responses
+
+    _ = openai.DefaultAioHttpClient, conversations.AsyncConversations, responses.AsyncResponses
+
+
 def _build(base_url: str, api_key: str) -> Client:
     import openai
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from bf_plugin.engines.openai.api import Api
-from bf_plugin.engines.openai.clients import Client, Clients
+from bf_plugin.engines.openai.clients import Client, Clients, load_sdk
 from bf_plugin.engines.openai.handles import Mode, state_cut
 from bf_plugin.engines.openai.mapping import body_of, size_of
 from bf_plugin.engines.openai.patience import Patience
@@ -44,6 +44,10 @@ class OpenAIEngine:
         self._quirks = Quirks(background)
         self._clients = clients or Clients()
         self._patience = patience or Patience()
+
+    def warm_up(self) -> None:
+        """Load the SDK; called in a thread, while nothing waits for it."""
+        load_sdk()
 
     async def start(self, request: StepRequest, access: Access) -> ResponseStream:
         """Ask the model; return once the provider has named the response. Raises ProviderError."""

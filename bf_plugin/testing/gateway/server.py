@@ -61,7 +61,10 @@ class GatewayServer:
         self.gateway.close()
         # Tasks first: a task that finishes later would write to a wake-up pipe whose number may be someone else's.
         self._server.task_dispatcher.shutdown()
-        self._server.trigger.pull_trigger(self._close_sockets)
+        trigger = self._server.trigger
+        with trigger.lock:  # its loop may be awake anyway, and must not close the pipe before it is written to
+            trigger.thunks.append(self._close_sockets)
+            trigger.pull_trigger()
         self._thread.join(5)
 
     def _close_sockets(self) -> None:
