@@ -15,6 +15,7 @@ from bf_plugin.idempotency import Starts
 from bf_plugin.inspection import Inspection
 from bf_plugin.logs import get_logger, request_id
 from bf_plugin.paths import PREFIX, TOOL_RESPONSE
+from bf_plugin.resources.cors import CrossOrigin
 from bf_plugin.resources.health import HealthzResource, PluginsResource, ReadyzResource
 from bf_plugin.resources.inspect import EventsResource, MessagesResource, RunResource
 from bf_plugin.resources.openapi import OpenAPIResource
@@ -30,7 +31,8 @@ def create_app(
     runs: Runs, starts: Starts, inspection: Inspection, apps: Apps, health: Health, settings: Settings
 ) -> falcon.App[Any, Any]:
     """Return the WSGI app of our routes. Pure: nothing is started, all collaborators come in."""
-    app = falcon.App(middleware=[RequestIds()])
+    app = falcon.App(middleware=RequestIds())
+    app.add_middleware(CrossOrigin(settings.names("cors_origins")))
     app.req_options.strip_url_path_trailing_slash = True
     app.add_error_handler(Exception, _on_unexpected)
     app.add_error_handler(BFError, _on_error)

@@ -50,6 +50,7 @@ class LocalDispatcher:
     def start(self) -> None:
         """Take over what dead processes left, and watch for more."""
         self._sweep()
+        self._owner.sweep()
         self._watcher.start()
 
     def active(self, app: str | None = None) -> int:

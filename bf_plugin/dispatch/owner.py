@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import secrets
+import time
 from pathlib import Path
 
 from bf_plugin.errors import ConfigurationError
+
+_YOUNG = 60.0
 
 
 class Owner:
@@ -48,6 +52,13 @@ class Owner:
         finally:
             os.close(descriptor)
         return False
+
+    def sweep(self) -> None:
+        """Remove the marks that dead processes left. A young one may be about to be locked by its process."""
+        for path in self.folder.iterdir():
+            with contextlib.suppress(OSError):  # a sibling sweeps too; another user's mark is not ours to judge
+                if time.time() - path.stat().st_mtime > _YOUNG and not self.is_alive(path.name):
+                    path.unlink()
 
     def release(self) -> None:
         """Give up the mark: this process's runs are free to be taken. May be called again."""

@@ -24,6 +24,8 @@ _HEARTBEAT = b": still here\n\n"
 class RunResource:
     """`GET .../runs/{runId}`; the thread id comes beside it."""
 
+    cross_origin = ("GET",)
+
     def __init__(self, inspection: Inspection) -> None:
         self._inspection = inspection
 
@@ -46,13 +48,15 @@ class RunResource:
 class EventsResource:
     """`GET .../runs/{runId}/events`: what a page missed, or all that is to come."""
 
+    cross_origin = ("GET",)
+
     def __init__(self, inspection: Inspection) -> None:
         self._inspection = inspection
 
     def on_get(self, req: falcon.Request, resp: falcon.Response, run_id: str) -> None:
         """Answer with the events after `after` as JSON, or go on as a stream; 204 tells a stream's reader to stop."""
         thread_id, after = thread_id_of(req), _after(req)
-        resp.set_header("Vary", "Accept")
+        resp.append_header("Vary", "Accept")
         if req.client_prefers((_JSON, EVENT_STREAM)) != EVENT_STREAM:
             events = self._inspection.events(run_id, thread_id, after)
             resp.media = {"success": True, "threadId": thread_id, "runId": run_id, "events": events}

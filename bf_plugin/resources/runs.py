@@ -49,6 +49,8 @@ class StartResource:
 class StopResource:
     """`POST /stream/create/assistants/stop`."""
 
+    cross_origin = ("POST",)
+
     def __init__(self, runs: Runs, apps: Apps, settings: Settings) -> None:
         self._runs = runs
         self._apps = apps

@@ -13,6 +13,8 @@ from bf_plugin.settings import Settings
 class ToolResponseResource:
     """`POST /llm/tool-response` and `POST /stream/create/assistants/tool-response`."""
 
+    cross_origin = ("POST",)
+
     def __init__(self, runs: Runs, settings: Settings) -> None:
         self._runs = runs
         self._limit = settings.body_limit

@@ -126,3 +126,17 @@ def _locked(path: Path) -> bool:
     """Tell, in a process of its own, whether somebody holds a lock on `path`."""
     code = "import fcntl,sys; f=open(sys.argv[1],'r+'); fcntl.lockf(f, fcntl.LOCK_EX|fcntl.LOCK_NB)"
     return subprocess.run([sys.executable, "-c", code, str(path)], check=False, capture_output=True).returncode != 0
+
+
+def test_marks_of_dead_processes_are_swept(owner: Owner, process: subprocess.Popen[str]) -> None:
+    """Only those: not a living process's, and not one that may be about to be locked."""
+    living = _name(process)
+    for name in ("1-1-dead", "1-1-young"):
+        (owner.folder / name).touch()
+    for name in ("1-1-dead", living, owner.id):
+        os.utime(owner.folder / name, (0, 0))
+
+    owner.sweep()
+
+    assert {path.name for path in owner.folder.iterdir()} == {owner.id, living, "1-1-young"}
+    assert _locked(owner.folder / owner.id)
