@@ -98,6 +98,13 @@ MESSAGES = object_(
     messages={"type": "array", "items": MESSAGE},
     hasMore={"type": "boolean", "description": "Whether older runs were left out"},
 )
+DELETED = object_(
+    success=TRUE,
+    threadId=STRING,
+    status={"const": "deleted"},
+    provider={"enum": ["nothing", "deleted", "kept"], "description": "What became of what the provider had of it"},
+)
+DELETED["properties"]["message"] = {"type": "string", "description": "Why the provider keeps it"}
 TAKEN = object_(success=TRUE, status={"enum": ["accepted", "ignored"]})
 _CHECK = {**object_(ok={"type": "boolean"}, problem=STRING), "required": ["ok"]}
 READINESS = object_(status={"enum": ["ok", "failing"]}, checks={"type": "object", "additionalProperties": _CHECK})

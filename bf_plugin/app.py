@@ -8,6 +8,7 @@ from typing import Any
 import falcon
 
 from bf_plugin.apps import Apps
+from bf_plugin.deletion import Deletion
 from bf_plugin.endings import refusal
 from bf_plugin.errors import BFError, RequestError, error_body
 from bf_plugin.health import Health
@@ -17,7 +18,7 @@ from bf_plugin.logs import get_logger, request_id
 from bf_plugin.paths import PREFIX, TOOL_RESPONSE
 from bf_plugin.resources.cors import CrossOrigin
 from bf_plugin.resources.health import HealthzResource, PluginsResource, ReadyzResource
-from bf_plugin.resources.inspect import EventsResource, MessagesResource, RunResource
+from bf_plugin.resources.inspect import EventsResource, MessagesResource, RunResource, ThreadResource
 from bf_plugin.resources.openapi import OpenAPIResource
 from bf_plugin.resources.runs import StartResource, StopResource
 from bf_plugin.resources.tools import ToolResponseResource
@@ -28,7 +29,13 @@ _log = get_logger(__name__)
 
 
 def create_app(
-    runs: Runs, starts: Starts, inspection: Inspection, apps: Apps, health: Health, settings: Settings
+    runs: Runs,
+    starts: Starts,
+    inspection: Inspection,
+    deletion: Deletion,
+    apps: Apps,
+    health: Health,
+    settings: Settings,
 ) -> falcon.App[Any, Any]:
     """Return the WSGI app of our routes. Pure: nothing is started, all collaborators come in."""
     app = falcon.App(middleware=RequestIds())
@@ -44,6 +51,7 @@ def create_app(
         ("/tool-response", answers),
         ("/runs/{run_id}", RunResource(inspection)),
         ("/runs/{run_id}/events", EventsResource(inspection)),
+        ("/threads/{thread_id}", ThreadResource(deletion, apps)),
         ("/threads/{thread_id}/messages", MessagesResource(inspection, apps)),
         ("/openapi.json", OpenAPIResource()),
         ("/healthz", HealthzResource()),

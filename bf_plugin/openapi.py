@@ -10,6 +10,7 @@ from pydantic.json_schema import models_json_schema
 
 from bf_plugin.answerschemas import (
     CREATED,
+    DELETED,
     ENDED,
     ERROR,
     EVENTS,
@@ -57,6 +58,7 @@ def document(providers: Sequence[str] = ("openai",)) -> dict[str, Any]:
             "/llm/tool-response": {"post": _shared_tool_response()},
             f"{_PREFIX}/runs/{{runId}}": {"get": _run()},
             f"{_PREFIX}/runs/{{runId}}/events": {"get": _events()},
+            f"{_PREFIX}/threads/{{threadId}}": {"delete": _delete()},
             f"{_PREFIX}/threads/{{threadId}}/messages": {"get": _messages()},
             f"{_PREFIX}/openapi.json": {"get": _get("describe", "This document", {"type": "object"})},
             f"{_PREFIX}/healthz": {"get": _get("health", "Whether this process answers", HEALTH)},
@@ -142,6 +144,14 @@ def _messages() -> dict[str, Any]:
     operation["responses"].update(errors(400, 401, 404, 503))
     limit = _parameter("query", "limit", {"type": "integer", "minimum": 1, "maximum": 100, "default": 50})
     return {**operation, "security": [{"appKey": []}], "parameters": [_path("threadId"), limit]}
+
+
+def _delete() -> dict[str, Any]:
+    operation = _get("deleteThread", "Delete a thread", DELETED)
+    operation["responses"].update(errors(401, 404, 409, 503))
+    text = "What the provider keeps goes too, with the operator's key or this one"
+    key = _parameter("header", "X-Provider-Key", STRING, description=text)
+    return {**operation, "security": [{"appKey": []}], "parameters": [_path("threadId"), key]}
 
 
 def _parameter(place: str, name: str, schema: Mapping[str, Any], **more: Any) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import falcon
 
 from bf_plugin.app import create_app
 from bf_plugin.apps import create_apps
+from bf_plugin.deletion import Deletion
 from bf_plugin.dispatch.local import LocalDispatcher
 from bf_plugin.dispatch.owner import Owner
 from bf_plugin.driver import Parts
@@ -109,11 +110,12 @@ class Service:
         starts = Starts(runs=self.runs, journal=journal, waiters=waiters)
         inspection = Inspection(journal=journal, waiters=waiters)
         opened.callback(inspection.close)
+        deletion = Deletion(journal=journal, engines=self._plugins.engines, loop=loop, waiters=waiters)
         health = Health(journal=journal, caller=caller, workers=workers, plugins=self._plugins)
         dispatcher.start()
         loop.run(Retention(journal, settings.retention_days).run())
         threading.Thread(target=self._warm_up, name="warm-up", daemon=True).start()
-        return create_app(self.runs, starts, inspection, apps, health, settings)
+        return create_app(self.runs, starts, inspection, deletion, apps, health, settings)
 
     def _check_messengers(self, settings: Settings) -> None:
         """Raise ConfigurationError for a URL that no messenger serves: its runs would never be heard of."""

@@ -21,6 +21,7 @@ from bf_plugin.journal.purge import purge_batch
 from bf_plugin.journal.runs import RunStore
 from bf_plugin.journal.steps import StepStore
 from bf_plugin.journal.tables import metadata
+from bf_plugin.journal.threads import ThreadStore
 from bf_plugin.journal.vault import Vault, key_beside
 from bf_plugin.journal.writer import Writer, explain, written
 
@@ -28,7 +29,7 @@ _BUSY_MS = 10_000
 
 
 class Journal:
-    """The database: `runs`, `steps`, `log`, `keys` and `overview` are its parts. `path` is the SQLite file."""
+    """The database: `runs`, `steps`, `log`, `threads`, `keys`, `overview` are its parts. `path` is the SQLite file."""
 
     def __init__(self, writers: Engine, readers: Engine, vault: Vault, path: Path) -> None:
         self.path = path
@@ -39,6 +40,7 @@ class Journal:
         self.runs = RunStore(readers, self._writer, vault)
         self.steps = StepStore(readers, self._writer, vault)
         self.log = MessageLog(readers, self._writer, vault)
+        self.threads = ThreadStore(readers, self._writer, vault)
         self.keys = KeyStore(readers, self._writer, vault)
         self.overview = Overview(readers, self._writer, vault)
 

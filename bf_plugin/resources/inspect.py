@@ -1,4 +1,4 @@
-"""What a page that comes back asks for: a run, its events, the messages of its thread."""
+"""What a page that comes back asks for: a run, its events, the messages of its thread; and a thread's deletion."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import msgspec
 
 from bf_plugin.answerschemas import LARGEST_SEQ
 from bf_plugin.apps import Apps
+from bf_plugin.deletion import Deletion
 from bf_plugin.errors import invalid
 from bf_plugin.inspection import Event, Following, Inspection
 from bf_plugin.resources.runs import authenticate
@@ -85,6 +86,21 @@ class MessagesResource:
         limit = _number(req, "limit", default=50, least=1, most=MOST_RUNS)
         messages, more = self._inspection.messages(thread_id, app.id, limit)
         resp.media = {"success": True, "threadId": thread_id, "messages": messages, "hasMore": more}
+
+
+class ThreadResource:
+    """`DELETE .../threads/{threadId}`; needs an app key."""
+
+    def __init__(self, deletion: Deletion, apps: Apps) -> None:
+        self._deletion = deletion
+        self._apps = apps
+
+    def on_delete(self, req: falcon.Request, resp: falcon.Response, thread_id: str) -> None:
+        """Delete a thread, here and, with the key in `X-Provider-Key` or the operator's, at the provider."""
+        app = authenticate(self._apps, req, None)
+        deleted = self._deletion.delete(thread_id, app, req.get_header("X-Provider-Key"))
+        why = {} if deleted.message is None else {"message": deleted.message}
+        resp.media = {"success": True, "threadId": thread_id, "status": "deleted", "provider": deleted.provider, **why}
 
 
 class _EventStream:

@@ -43,6 +43,7 @@ def test_every_route_is_described() -> None:
         ("/llm/tool-response", "post"),
         (f"{prefix}/runs/{{runId}}", "get"),
         (f"{prefix}/runs/{{runId}}/events", "get"),
+        (f"{prefix}/threads/{{threadId}}", "delete"),
         (f"{prefix}/threads/{{threadId}}/messages", "get"),
         (f"{prefix}/openapi.json", "get"),
         (f"{prefix}/healthz", "get"),
