@@ -18,7 +18,8 @@ from bf_plugin.errors import Fenced, JournalError
 from bf_plugin.hookcalls import HookCalls
 from bf_plugin.items import Item
 from bf_plugin.journal import Decided, Journal, RunRecord
-from bf_plugin.journal.records import Decision
+from bf_plugin.journal.records import Decision, Sealed
+from bf_plugin.journal.steps import CallRecord
 from bf_plugin.logs import get_logger
 from bf_plugin.loop import settled
 from bf_plugin.messengers.port import Messenger
@@ -30,6 +31,9 @@ from bf_plugin.toolcalls import ToolCalls
 from bf_plugin.values import Outcome, Run, StopReason, Usage
 
 T = TypeVar("T")
+
+ATTEMPTS = 3
+"""Takeovers in a row, without a newly committed message or step between them, after which a run is given up."""
 
 _AGAIN = (0.5, 1.0, 2.0, 5.0, 10.0)
 """Seconds between tries of a write that ends a run, while the journal fails; the last one repeats."""
@@ -52,8 +56,8 @@ class Parts:
 class Drive:
     """Drives one run. `run` is its task; `stop`, `answered` and `release` are its signals, called on the loop.
 
-    `promoted` is told which queued run starts when this one has ended. A `crashed` run was cut off with its process:
-    it is ended as failed.
+    `promoted` is told which queued run starts when this one has ended. A `resumed` run was driven by another process
+    before, or not at all: this one goes on where that was.
     """
 
     def __init__(
@@ -63,13 +67,13 @@ class Drive:
         *,
         ticket: Ticket,
         promoted: Callable[[RunRecord], None],
-        crashed: bool = False,
+        resumed: bool = False,
     ) -> None:
         self._record = record
         self._parts = parts
         self._ticket = ticket
         self._promoted = promoted
-        self._crashed = crashed
+        self._resumed = resumed
         self._run = run_of(record)
         secrets = (record.secrets.app_key, record.secrets.provider_key) if record.secrets else ()
         self._log = get_logger(__name__, secrets=secrets).bind(run_id=record.id, request_id=record.spec.request_id)
@@ -114,10 +118,9 @@ class Drive:
         lane: asyncio.Future[None] | None = None
         deadline = self._watch_deadline()
         try:
-            if self._crashed:
-                await self._restore()
+            rows = await self._restore() if self._resumed else ()
             lane = asyncio.ensure_future(self._outbox.run())
-            await self._drive()
+            await self._drive(rows)
         except Fenced:
             self._log.info("another process took the run over")
             self._ticket.fail(refusal(JournalError("another process took the run over"), operator_key=False))
@@ -130,8 +133,8 @@ class Drive:
                 lane.cancel()
             await self._steps.let_go()
 
-    async def _drive(self) -> None:
-        ending, cause = await self._converse_or_fail()
+    async def _drive(self, rows: Sequence[Sealed]) -> None:
+        ending, cause = await self._converse_or_fail(rows)
         if isinstance(cause, Decided):
             self._ticket.accept()
         elif cause is not None and self._ticket.claim():
@@ -145,15 +148,26 @@ class Drive:
         await self._close(ending)
         return None
 
-    async def _restore(self) -> None:
-        self._outbox.restore(await asyncio.to_thread(self._parts.journal.log.all, self._record.id))
+    async def _restore(self) -> Sequence[Sealed]:
+        """Find out where an earlier driver was; return the messages it sealed."""
+        rows = await asyncio.to_thread(self._parts.journal.log.all, self._record.id)
+        self._outbox.restore(rows)
         await self._steps.restore()
-        self._interruption = RunFailed("process_lost", "the process that drove this run has ended; its text is kept")
+        record = self._record
+        if record.outcome is not None:
+            decision = Decision(
+                won=False, outcome=record.outcome, finish_reason=record.finish_reason or "error", error=record.error
+            )
+            self._interruption = self._interruption or Decided(decision)
+        elif record.attempts > ATTEMPTS:
+            text = f"{record.attempts} processes in a row ended while they drove this run; its text is kept"
+            self._interruption = RunFailed("too_many_takeovers", text)
+        return rows
 
-    async def _converse_or_fail(self) -> tuple[Ending, Exception | None]:
+    async def _converse_or_fail(self, rows: Sequence[Sealed]) -> tuple[Ending, Exception | None]:
         """Return how the conversation ended, and what ended it if that was not the model."""
         if self._interruption is None:
-            self._work = asyncio.ensure_future(self._converse())
+            self._work = asyncio.ensure_future(self._converse(rows))
             try:
                 await asyncio.wait({self._work})
             finally:
@@ -166,20 +180,26 @@ class Drive:
             raise self._interruption
         return ending_of(self._interruption), self._interruption
 
-    async def _converse(self) -> Ending:
-        self._outbox.event(events.thread_info(self._record.thread_id, self._record.id))
-        limit = self._parts.settings.step_limit
+    async def _converse(self, rows: Sequence[Sealed]) -> Ending:
+        if not self._outbox.begun:
+            self._outbox.event(events.thread_info(self._record.thread_id, self._record.id))
+        await self._outbox.replay(rows)
+        done = await self._steps.resume(rows, self._budget(), self._ticket.accept) if self._resumed else None
+        before: Sequence[CallRecord] = await self._steps.calls() if done else ()
         fresh: Sequence[Item] = self._record.spec.messages
-        for number in range(1, limit + 1):
+        limit = self._parts.settings.step_limit
+        while True:
+            if done is not None:
+                self._content = done.content
+                if not done.calls:
+                    return await self._complete(done.finish_reason)
+                fresh = await self._tools.run_all(self._steps.number, done.calls, before)
             budget = self._budget()
             if budget is not None and budget <= 0:
                 return await self._complete("length")
-            done = await self._steps.take(number, fresh, budget, self._ticket.accept)
-            self._content = done.content
-            if not done.calls:
-                return await self._complete(done.finish_reason)
-            fresh = await self._tools.run_all(number, done.calls)
-        raise RunFailed("step_limit", f"the model took {limit} steps and still asks for tools")
+            if self._steps.number == limit:
+                raise RunFailed("step_limit", f"the model took {limit} steps and still asks for tools")
+            done, before = await self._steps.take(fresh, budget, self._ticket.accept), ()
 
     def _budget(self) -> int | None:
         limit = self._run.options.get("max_completion_tokens")
@@ -299,7 +319,7 @@ class Drive:
         if self._work is not None and self._work.done():
             if isinstance(cause, JournalError) and not isinstance(cause, (Decided, Fenced)):
                 self._trouble(cause)
-            else:
+            elif not isinstance(cause, Decided):
                 self._log.info("after the run's end: %s", cause)
             return
         if self._interruption is None:

@@ -9,6 +9,7 @@ from typing import Any, cast, get_args
 from bf_plugin.delivery import DeliveryFailed
 from bf_plugin.errors import BFError, JournalError, PluginError, ProviderError, RequestError, StopRun
 from bf_plugin.journal.records import Decided, Decision
+from bf_plugin.outbox import NotReplayable
 from bf_plugin.tickets import Result
 from bf_plugin.values import FinishReason, Status
 
@@ -79,6 +80,8 @@ def _error(cause: Exception) -> dict[str, Any]:
         return {"message": problem.message, "code": cause.code or "provider_error", "details": problem.details}
     if isinstance(cause, RunFailed):
         return {"message": str(cause), "code": cause.code, "details": None}
+    if isinstance(cause, NotReplayable):
+        return {"message": str(cause), "code": "hook_not_replayable", "details": None}
     if isinstance(cause, DeliveryFailed):
         return {"message": str(cause), "code": "delivery_failed", "details": None}
     if isinstance(cause, PluginError):
@@ -118,7 +121,14 @@ def refusal(cause: Exception, *, operator_key: bool) -> RequestError:
     return RequestError(code, error["message"], details=error["details"], retry_after=5.0 if code == 503 else None)
 
 
-_CODES = {"plugin_failed": 500, "internal_error": 500, "stopped_by_hook": 500, "step_limit": 500, "journal_failed": 503}
+_CODES = {
+    "plugin_failed": 500,
+    "hook_not_replayable": 500,
+    "internal_error": 500,
+    "stopped_by_hook": 500,
+    "step_limit": 500,
+    "journal_failed": 503,
+}
 
 
 def failure_of(result: Result) -> RequestError | None:

@@ -133,3 +133,9 @@ def events_in(body: bytes) -> list[dict[str, Any]]:
             options = action["options"]
             found.append(options.get("data", options))
     return found
+
+
+def tool_calls_in(body: bytes) -> set[str]:
+    """Return the ids of the browser tool calls that a message asks for."""
+    actions = msgspec.json.decode(body)["actions"]
+    return {action["options"]["toolCallId"] for action in actions if action["action"] == "llmToolCall"}

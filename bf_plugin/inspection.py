@@ -65,7 +65,7 @@ class Inspection:
         return RunReport(
             run_id=run_id,
             thread_id=thread_id,
-            status=record.outcome or ("queued" if record.state == "queued" else "running"),
+            status=_status(record, over=bool(events) and events[-1]["type"] == "end"),
             text="".join(event["content"] for event in events if event["type"] == "delta"),
             seq=events[-1]["seq"] if events else 0,
             usage=record.usage if record.state == "ended" else self._usage_so_far(run_id),
@@ -188,3 +188,10 @@ def _part(part: Part) -> dict[str, Any]:
         return {"type": "file", "file": rest}
     kind = "image_file" if "file_id" in part else "image_url"
     return {"type": kind, kind: rest}
+
+
+def _status(record: RunRecord, over: bool) -> str:
+    """Return the outcome of a run whose `end` is on record, so that who sees an outcome also finds the end."""
+    if record.outcome is not None and (over or record.state == "ended"):
+        return record.outcome
+    return "queued" if record.state == "queued" else "running"

@@ -63,4 +63,15 @@ class LoopThread:
 
 async def settled(future: Future[T]) -> T:
     """Await a write of the journal. If the caller is cancelled it still happens: it may be committed already."""
-    return await asyncio.shield(asyncio.wrap_future(future))
+    return await unbroken(asyncio.wrap_future(future))
+
+
+async def unbroken(future: asyncio.Future[T]) -> T:
+    """Await a future that goes on when its caller is cancelled; how it ends then is nobody's to hear."""
+    future.add_done_callback(_heard)
+    return await asyncio.shield(future)
+
+
+def _heard(future: asyncio.Future[Any]) -> None:
+    if not future.cancelled():
+        future.exception()

@@ -14,11 +14,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bf_plugin import events
+from bf_plugin.cursors import raw_texts
 from bf_plugin.delivery import Delivery, DeliveryFailed
-from bf_plugin.errors import Fenced, JournalError
+from bf_plugin.errors import BFError, Fenced, JournalError
 from bf_plugin.hookcalls import HookCalls
 from bf_plugin.journal.log import MessageLog
-from bf_plugin.journal.records import Decided, Sealed
+from bf_plugin.journal.records import Decided, Sealed, Source
 from bf_plugin.values import Delta, Run
 
 _MESSAGE_TEXT = 65_536
@@ -27,17 +28,18 @@ _MESSAGE_TEXT = 65_536
 _SEAL_AGAIN = 1.0
 """Seconds until the journal is tried again with what ends a run."""
 
-Cursor = tuple[int, int]
-"""Step number, and the provider's sequence number in it."""
+Place = tuple[int, tuple[int, int]]
+"""Where text comes from: step number, and (output, content) indexes in its response."""
 
 
 @dataclass(slots=True)
 class _Text:
-    """Text that waits, in parts to be joined; `cursor` is where the provider's stream stands after it."""
+    """Text of one place that waits, in parts to be joined; `sequence` is the provider's cursor behind it."""
 
     parts: list[str]
     size: int
-    cursor: Cursor | None
+    place: Place
+    sequence: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +65,15 @@ class _Draft:
     seq: int = 0
     offset: int = 0
     text: list[str] = field(default_factory=list)
-    raw: list[str] = field(default_factory=list)
-    cursor: Cursor | None = None
+    sources: list[Source] = field(default_factory=list)
     answers_at: list[int] = field(default_factory=list)
+
+
+class NotReplayable(BFError):
+    """What plugins make of a run's text after a takeover is not what was sent before."""
+
+
+_NOWHERE: Place = (0, (0, 0))
 
 
 class Outbox:
@@ -101,6 +109,9 @@ class Outbox:
         self._on_fault = on_fault
         self._pending: deque[_Text | _Event | _Action | _Final] = deque()
         self._surrogate = ""
+        self._held: list[Source] = []
+        self._known = ""
+        self._asked: set[str] = set()
         self._number = self._seq = self._offset = 0
         self._sealed_text: list[str] = []
         self._answer_at = 0
@@ -122,17 +133,17 @@ class Outbox:
         """Let the lane begin: the start has been answered."""
         self._released.set()
 
-    def text(self, text: str, cursor: Cursor) -> None:
+    def text(self, text: str, place: Place, sequence: int) -> None:
         """Add text of the provider."""
         if self._surrogate or not text.isascii():
             text, self._surrogate = events.split_high_surrogate(self._surrogate + text)
         last = self._pending[-1] if self._pending else None
-        if isinstance(last, _Text):
+        if isinstance(last, _Text) and last.place == place:
             last.parts.append(text)
             last.size += len(text)
-            last.cursor = cursor
+            last.sequence = sequence
         elif text:
-            self._put(_Text([text], len(text), cursor))
+            self._put(_Text([text], len(text), place, sequence))
 
     def event(self, event: Mapping[str, Any]) -> None:
         """Add an event; text before it goes first, at once."""
@@ -160,6 +171,10 @@ class Outbox:
         self._surrogate = ""
         self._closing = True
 
+    def has_asked(self, tool_call_id: str) -> bool:
+        """Whether an earlier driver has sealed a page's tool call: it is sent again only with its message."""
+        return tool_call_id in self._asked
+
     @property
     def begun(self) -> bool:
         """Whether anything is sealed."""
@@ -176,8 +191,12 @@ class Outbox:
         return "".join(self._sealed_text[self._answer_at :])
 
     def restore(self, rows: Sequence[Sealed]) -> None:
-        """Go on behind what an earlier driver sealed; its last message is sent again if it was not accepted."""
+        """Go on behind what an earlier driver sealed; its last message is sent again if it was not accepted.
+
+        Where plugins change text, `replay` comes next.
+        """
         for row in rows:
+            self._asked |= events.tool_calls_in(row.body)
             for event in events.events_in(row.body):
                 if event["type"] == "delta":
                     self._sealed_text.append(event["content"])
@@ -187,6 +206,18 @@ class Outbox:
             self._number, self._seq, self._offset = row.number, max(self._seq, row.last_seq), row.end_offset
         if rows and rows[-1].deliver:
             self._unsent = rows[-1]
+
+    async def replay(self, rows: Sequence[Sealed]) -> None:
+        """Show plugins the text they have seen before, in the same pieces, so that they know what they knew.
+
+        Raises NotReplayable when they make something else of it now, and what they raise themselves.
+        """
+        if not self._hooks.has_on_delta:
+            return
+        shaped = [await self._shaped(text, replay=True) for row in rows for _, text in raw_texts(row)]
+        self._known = self.text_so_far
+        if self._unknown("".join(shaped)):
+            raise NotReplayable("plugins let go of more text after a takeover than before it")
 
     # the lane
 
@@ -230,6 +261,7 @@ class Outbox:
         for position in draft.answers_at:
             self._mark_answer(len(self._sealed_text) + position)
         self._sealed_text += draft.text
+        self._held.clear()
         await self._send(message)
 
     async def _seal(self, message: Sealed, *, closing: bool) -> None:
@@ -262,43 +294,58 @@ class Outbox:
         draft = _Draft(seq=self._seq, offset=self._offset)
         for entry in self._take():
             if isinstance(entry, _Text):
-                await self._add_text(draft, events.well_formed("".join(entry.parts)), entry.cursor)
+                await self._add_text(draft, entry)
             elif isinstance(entry, _Final):
-                await self._add_text(draft, "", None, final=True)
+                await self._add_text(draft, None)
             elif isinstance(entry, _Event):
                 self._add_event(draft, entry.event)
             else:
                 draft.actions.append(entry.action)
         if not draft.actions:
+            self._held += draft.sources
             return None, draft
         return self._sealed(draft), draft
 
     def _sealed(self, draft: _Draft) -> Sealed:
-        cursor = None if draft.cursor is None else {"step": draft.cursor[0], "sequence": draft.cursor[1]}
         return Sealed(
             number=self._number + 1,
             first_seq=self._seq + 1,
             last_seq=draft.seq,
             end_offset=draft.offset,
             body=events.encode_message(draft.actions),
-            cursor=cursor,
-            raw="".join(draft.raw) if self._hooks.has_on_delta else None,
+            sources=[*self._held, *draft.sources],
             deliver=self._delivery is not None,
         )
 
-    async def _add_text(self, draft: _Draft, raw: str, cursor: Cursor | None, *, final: bool = False) -> None:
+    async def _add_text(self, draft: _Draft, entry: _Text | None) -> None:
+        """Add the text of an entry, as hooks leave it; None is the end of all text."""
+        raw = "" if entry is None else events.well_formed("".join(entry.parts))
         text = raw
         if self._hooks.has_on_delta and not self._closing:
-            delta = Delta(raw, final=final)
-            await self._hooks.apply_delta(self._run, delta)
-            text = events.well_formed(delta.text)
-        draft.raw.append(raw)
-        draft.cursor = cursor or draft.cursor
+            text = self._unknown(await self._shaped(raw, final=entry is None))
+        if entry is not None:
+            step, part = entry.place
+            kept = raw if self._hooks.has_on_delta else None
+            draft.sources.append(Source(step, entry.sequence, part, len(raw), kept))
         for piece in events.pieces(text) if text else ():
             draft.text.append(piece)
             self._add_event(draft, events.delta(piece, draft.offset))
             draft.offset += events.utf16_length(piece)
             self._text_due = asyncio.get_running_loop().time() + self._interval()
+
+    async def _shaped(self, raw: str, *, final: bool = False, replay: bool = False) -> str:
+        delta = Delta(raw, final=final, replay=replay)
+        await self._hooks.apply_delta(self._run, delta)
+        return events.well_formed(delta.text)
+
+    def _unknown(self, text: str) -> str:
+        """Return what of a hook's text is not sealed yet: after a replay it may repeat the end of it."""
+        if not self._known:
+            return text
+        known, self._known = self._known[: len(text)], self._known[len(text) :]
+        if not text.startswith(known):
+            raise NotReplayable("a plugin made other text of the same text after a takeover")
+        return text[len(known) :]
 
     def _add_event(self, draft: _Draft, event: Mapping[str, Any]) -> None:
         draft.seq += 1
@@ -349,7 +396,7 @@ class Outbox:
     def _flush_surrogate(self) -> None:
         if self._surrogate:
             lone, self._surrogate = self._surrogate, ""
-            self._put(_Text([lone], 1, None))
+            self._put(_Text([lone], 1, _NOWHERE, -1))
 
     def _mark_answer(self, position: int) -> None:
         self._answer_at = position

@@ -128,10 +128,7 @@ class Runs:
         decision = written(self._journal.runs.decide(record.id, "cancelled", "cancelled"))
         if not decision.won:
             return f"already_{decision.outcome}"
-        if record.state == "queued":
-            self._dispatcher.close_queued(record, decision)
-        else:
-            self._dispatcher.stop(record.id, decision, reason)
+        self._dispatcher.stop(record, decision, reason)
         return "cancelled"
 
     def _thread(self, request: StartRequest, app: App) -> tuple[str, bool, list[str]]:

@@ -112,7 +112,7 @@ class Service:
         opened.callback(inspection.close)
         deletion = Deletion(journal=journal, engines=self._plugins.engines, loop=loop, waiters=waiters)
         health = Health(journal=journal, caller=caller, workers=workers, plugins=self._plugins)
-        dispatcher.recover()
+        dispatcher.start()
         loop.run(Retention(journal, settings.retention_days).run())
         threading.Thread(target=self._warm_up, name="warm-up", daemon=True).start()
         return create_app(self.runs, starts, inspection, deletion, apps, health, settings)

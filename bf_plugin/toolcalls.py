@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from typing import Any
 
 import msgspec
@@ -18,7 +20,9 @@ from bf_plugin.items import FunctionCall, FunctionOutput, FunctionTool
 from bf_plugin.journal.steps import CallRecord, Place, StepStore
 from bf_plugin.outbox import Outbox
 from bf_plugin.settings import Settings
-from bf_plugin.values import Run, ToolCall
+from bf_plugin.values import Run, ToolCall, ToolOptions
+
+UNKNOWN_OUTCOME = "Stopped before the result was known. It may have taken effect: do not repeat it without asking."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +36,9 @@ class _Call:
     tool: FunctionTool | None
     problem: str | None = None
     tool_call_id: str | None = None
+    deadline: float | None = None
+    before: CallRecord | None = None
+    """What an earlier driver of the run left of this call."""
 
     @property
     def user_message(self) -> str | None:
@@ -60,18 +67,23 @@ class ToolCalls:
         if waiting := self._answered.get(tool_call_id):
             waiting.set()
 
-    async def run_all(self, step: int, calls: Sequence[FunctionCall]) -> list[FunctionOutput]:
+    async def run_all(
+        self, step: int, calls: Sequence[FunctionCall], before: Sequence[CallRecord] = ()
+    ) -> list[FunctionOutput]:
         """Announce and run the calls of a step; return their outputs in the model's order.
 
-        Raises StopRun from a hook, Fenced and Decided from the journal; what still runs then is left behind.
+        `before` is what an earlier driver left of them: what is done is not done again, what had started only if it is
+        idempotent. Raises StopRun from a hook, Fenced and Decided from the journal; what still runs then is left.
         """
         prepared = [self._prepare((step, position), call) for position, call in enumerate(calls)]
+        prepared = [_known(call, record) for call, record in zip_longest(prepared, before)]
         for call in prepared:
             if call.tool_call_id is not None:
                 self._answered[call.tool_call_id] = asyncio.Event()
                 await self._start(call)
         announced = [(call.name, call.user_message, call.tool_call_id) for call in prepared]
-        self._outbox.event(events.function_call(announced))
+        if self._outbox.answers < step:
+            self._outbox.event(events.function_call(announced))
         tasks = [asyncio.ensure_future(self._answer(call)) for call in prepared]
         try:
             outputs = await asyncio.gather(*tasks)
@@ -94,17 +106,22 @@ class ToolCalls:
             arguments = uitools.validate_ui_arguments(call["arguments"], tool["parameters"])
         except uitools.InvalidArguments as error:
             return _Call(**base, arguments={}, problem=f"Error: bad arguments for {call['name']}: {error}")
-        return _Call(**base, arguments=arguments, tool_call_id=new_tool_call_id())
+        deadline = time.time() + self._settings.ui_tool_timeout
+        return _Call(**base, arguments=arguments, tool_call_id=new_tool_call_id(), deadline=deadline)
 
     async def _answer(self, call: _Call) -> str:
+        if call.before is not None and call.before.output is not None:
+            return call.before.output
         if call.tool_call_id is not None:
             return await self._ask_page(call, call.tool_call_id)
+        options = self._hooks.tool_options(call.name)
+        if call.before is not None and call.before.state == "started" and not options.idempotent:
+            return await self._finish(call, UNKNOWN_OUTCOME)
         await self._start(call)
-        output = call.problem or await self._ask_plugins(call)
+        output = call.problem or await self._ask_plugins(call, options)
         return await self._finish(call, output)
 
-    async def _ask_plugins(self, call: _Call) -> str:
-        options = self._hooks.tool_options(call.name)
+    async def _ask_plugins(self, call: _Call, options: ToolOptions) -> str:
         asked = ToolCall(
             id=call.id,
             name=call.name,
@@ -118,22 +135,32 @@ class ToolCalls:
 
     async def _ask_page(self, call: _Call, tool_call_id: str) -> str:
         keep = self._settings.ui_tool_keep_prefix
-        self._outbox.action(uitools.ui_action(call.name, call.arguments, tool_call_id, keep_prefix=keep))
-        seconds = self._settings.ui_tool_timeout
+        if not self._outbox.has_asked(tool_call_id):
+            self._outbox.action(uitools.ui_action(call.name, call.arguments, tool_call_id, keep_prefix=keep))
+        left = (call.deadline or 0.0) - time.time()
         with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self._answered[tool_call_id].wait(), seconds)
+            await asyncio.wait_for(self._answered[tool_call_id].wait(), max(left, 0.0))
         # The journal decides: an answer on record counts, this text only without one.
+        seconds = self._settings.ui_tool_timeout
         return await self._finish(call, f"Error: the page did not answer {call.name} within {seconds:g} seconds.")
 
     async def _start(self, call: _Call) -> None:
-        deadline = None if call.tool_call_id is None else time.time() + self._settings.ui_tool_timeout
         started = self._steps.start_call(
-            self._run.id, self._epoch, call.place, tool_call_id=call.tool_call_id, deadline=deadline
+            self._run.id, self._epoch, call.place, tool_call_id=call.tool_call_id, deadline=call.deadline
         )
         await asyncio.wrap_future(started)
 
     async def _finish(self, call: _Call, output: str) -> str:
         return await asyncio.wrap_future(self._steps.finish_call(self._run.id, self._epoch, call.place, output))
+
+
+def _known(call: _Call, before: CallRecord | None) -> _Call:
+    """Return the call with what an earlier driver left of it; a page was asked under the id on record."""
+    if before is None or before.state == "pending":
+        return call
+    if call.tool_call_id is None:
+        return dataclasses.replace(call, before=before)
+    return dataclasses.replace(call, before=before, tool_call_id=before.tool_call_id, deadline=before.deadline)
 
 
 def parse_arguments(text: str) -> tuple[dict[str, Any], str | None]:
@@ -156,8 +183,5 @@ def cut_output(call: CallRecord) -> FunctionOutput:
     """Return what the next run tells the model about a call of a run that was cut off."""
     if call.output is not None:
         return output_item(call.call_id, call.output)
-    if call.state == "started":
-        text = "Stopped before the result was known. It may have taken effect: do not repeat it without asking."
-    else:
-        text = "Not run: the run was stopped first."
+    text = UNKNOWN_OUTCOME if call.state == "started" else "Not run: the run was stopped first."
     return output_item(call.call_id, text)

@@ -32,20 +32,16 @@ class Dispatcher(Protocol):
         """Drive a run that is `starting`; one that is `queued` comes up when its thread is free."""
         ...
 
-    def stop(self, run_id: str, decision: Decision, reason: StopReason) -> None:
-        """Wake the driver of a run whose outcome is decided."""
-        ...
-
-    def close_queued(self, record: RunRecord, decision: Decision) -> None:
-        """Bring a queued run that was stopped to its end."""
+    def stop(self, record: RunRecord, decision: Decision, reason: StopReason) -> None:
+        """Wake the driver of a run whose outcome is decided; see to it that it ends, queued or driven by nobody."""
         ...
 
     def answered(self, run_id: str, tool_call_id: str) -> None:
         """Wake the driver of a run: a page answered a tool call."""
         ...
 
-    def recover(self) -> int:
-        """See to the runs that dead processes left; return how many. Called once, when all else is up."""
+    def start(self) -> None:
+        """Take over what dead processes left, and watch for more. Called once, when all else is up."""
         ...
 
     def close(self) -> None:

@@ -83,6 +83,14 @@ class StepDone:
 Event = Text | StepDone
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cursor:
+    """How far a response was used: the provider's sequence number (-1: none is known), and the raw text by part."""
+
+    sequence: int
+    texts: Mapping[tuple[int, int], str] = field(repr=False)
+
+
 class Stream(Protocol):
     """The answer to one step, while it is being made."""
 
@@ -109,6 +117,14 @@ class Engine(Protocol):
         """Ask the model; return once the provider has accepted and named the response.
 
         Raises ProviderError when it refuses. Never asks twice for one step unless the provider provably did nothing.
+        """
+        ...
+
+    async def resume(self, handle: Handle, cursor: Cursor, access: Access) -> Stream:
+        """Follow a response that an earlier process was reading: text behind `cursor`, then its StepDone.
+
+        A response that can no longer be followed raises ProviderError with code `provider_lost_response`, here or from
+        the stream.
         """
         ...
 

@@ -18,10 +18,14 @@ def fence(connection: Connection, run_id: str, epoch: int) -> None:
         raise Fenced("another driver took this run over, or it has ended")
 
 
-def fence_undecided(connection: Connection, run_id: str, epoch: int) -> None:
-    """Like `fence`, and raise Decided when the run has an outcome already."""
+def fence_undecided(connection: Connection, run_id: str, epoch: int, *, progress: bool = False) -> None:
+    """Like `fence`, and raise Decided when the run has an outcome already.
+
+    `progress` marks that the run has come further, so that takeovers so far do not count against it.
+    """
     undecided = update(runs).where(runs.c.id == run_id, runs.c.epoch == epoch, runs.c.outcome.is_(None))
-    if connection.execute(undecided.values(epoch=epoch)).rowcount != 1:
+    change = {"epoch": epoch, "attempts": 0} if progress else {"epoch": epoch}
+    if connection.execute(undecided.values(**change)).rowcount != 1:
         fence(connection, run_id, epoch)
         row = outcome_of(connection, run_id)
         raise Decided(Decision(won=False, outcome=row.outcome, finish_reason=row.finish_reason))

@@ -8,9 +8,10 @@ from typing import Any
 
 from sqlalchemy import Connection, insert, select, update
 
+from bf_plugin.events import events_in
 from bf_plugin.journal.base import Base
 from bf_plugin.journal.fence import fence, fence_undecided
-from bf_plugin.journal.records import Sealed
+from bf_plugin.journal.records import Sealed, Source
 from bf_plugin.journal.tables import messages
 
 
@@ -22,7 +23,7 @@ class MessageLog(Base):
 
         Raises Fenced, and Decided when the run has an outcome and this is not part of its `closing`.
         """
-        data = self.vault.seal((message.body, message.cursor, message.raw))
+        data = self.vault.seal((message.body, message.sources))
         row = {
             "run_id": run_id,
             "number": message.number,
@@ -34,7 +35,10 @@ class MessageLog(Base):
         }
 
         def job(connection: Connection) -> None:
-            (fence if closing else fence_undecided)(connection, run_id, epoch)
+            if closing:
+                fence(connection, run_id, epoch)
+            else:
+                fence_undecided(connection, run_id, epoch, progress=True)
             connection.execute(insert(messages).values(**row))
 
         return self.write(job)
@@ -48,6 +52,11 @@ class MessageLog(Base):
             connection.execute(update(messages).where(*mine).values(state=state))
 
         return self.write(job)
+
+    def has_end(self, run_id: str) -> bool:
+        """Tell whether a run's `end` is sealed: it is always in the newest message."""
+        query = select(messages).where(messages.c.run_id == run_id).order_by(messages.c.number.desc()).limit(1)
+        return any(event["type"] == "end" for row in self._all(query) for event in events_in(row.body))
 
     def after(self, run_id: str, seq: int = 0, number: int = 0) -> Sequence[Sealed]:
         """Return the messages that hold events after `seq`, in order; `deliver` tells which are still to be sent.
@@ -67,14 +76,13 @@ class MessageLog(Base):
         return [self._message(row) for row in rows]
 
     def _message(self, row: Any) -> Sealed:
-        body, cursor, raw = self.vault.open(row.data_sealed)
+        body, sources = self.vault.open(row.data_sealed)
         return Sealed(
             number=row.number,
             first_seq=row.first_seq,
             last_seq=row.last_seq,
             end_offset=row.end_offset,
             body=body,
-            cursor=cursor,
-            raw=raw,
+            sources=[Source(*source) for source in sources],
             deliver=row.state == "sealed",
         )

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from bf_plugin.errors import JournalError
 from bf_plugin.items import Item, Message, Tool
@@ -50,6 +50,7 @@ class RunRecord:
     app: str
     state: str
     epoch: int
+    attempts: int = 0
     owner: str | None
     created_at: float
     started_at: float | None
@@ -74,12 +75,25 @@ class RunRecord:
         )
 
 
+class Source(NamedTuple):
+    """A stretch of the provider's text behind a message: what a takeover needs to go on after it.
+
+    `sequence` is the provider's cursor behind it, `part` its (output, content) indexes. `text` is as the provider gave
+    it, None where that is what the message says too.
+    """
+
+    step: int
+    sequence: int
+    part: tuple[int, int]
+    length: int
+    text: str | None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sealed:
     """One message for the gateway, to be committed before its first byte is sent.
 
-    `body` is the JSON text of `{"actions": [...]}`; `cursor` how far the provider's stream is consumed with it, `raw`
-    the provider's text behind it where hooks changed it.
+    `body` is the JSON text of `{"actions": [...]}`; `sources` is the provider's text that is used up with it.
     """
 
     number: int
@@ -87,8 +101,7 @@ class Sealed:
     last_seq: int
     end_offset: int
     body: bytes = field(repr=False)
-    raw: str | None = field(default=None, repr=False)
-    cursor: Mapping[str, Any] | None = None
+    sources: Sequence[Source] = field(default=(), repr=False)
     deliver: bool = True
 
 

@@ -85,12 +85,12 @@ class RunStore(Base):
 
         def job(connection: Connection) -> RunRecord | None:
             fence(connection, run_id, epoch)
-            thread_id, owner = _place(connection, run_id)
+            thread_id = connection.execute(select(runs.c.thread_id).where(runs.c.id == run_id)).scalar_one()
             if cut is not None and sealed is not None:
                 self._leave(connection, thread_id, run_id, cut, sealed)
             end = {"state": "ended", "ended_at": time.time(), "secrets_sealed": None, "usage": encode_usage(usage)}
             connection.execute(update(runs).where(runs.c.id == run_id).values(**end))
-            return self._promote(connection, thread_id, owner, timeout)
+            return self._promote(connection, thread_id, timeout)
 
         return self.write(job)
 
@@ -99,12 +99,12 @@ class RunStore(Base):
 
         def job(connection: Connection) -> RunRecord | None:
             fence(connection, run_id, epoch)
-            thread_id, owner = _place(connection, run_id)
+            thread_id = connection.execute(select(runs.c.thread_id).where(runs.c.id == run_id)).scalar_one()
             connection.execute(delete(items).where(items.c.run_id == run_id))
             connection.execute(delete(runs).where(runs.c.id == run_id))
             unused = ~exists().where(runs.c.thread_id == thread_id)
             connection.execute(delete(threads).where(threads.c.id == thread_id, threads.c.created_by == run_id, unused))
-            return self._promote(connection, thread_id, owner, timeout)
+            return self._promote(connection, thread_id, timeout)
 
         return self.write(job)
 
@@ -133,6 +133,24 @@ class RunStore(Base):
         row = self.read(lambda connection: connection.execute(query).one_or_none())
         return None if row is None else self._record(row)
 
+    def find(self, run_id: str) -> RunRecord | None:
+        """Return a run, for the plugin's own use: callers prove that they know its thread."""
+        query = select(runs).where(runs.c.id == run_id)
+        row = self.read(lambda connection: connection.execute(query).one_or_none())
+        return None if row is None else self._record(row)
+
+    def decided(self, owner: str) -> list[tuple[str, Decision]]:
+        """Return the runs `owner` drives that have an outcome and have not ended."""
+        columns = (runs.c.id, runs.c.outcome, runs.c.finish_reason, runs.c.error_sealed)
+        ending = (runs.c.owner == owner, runs.c.state != "ended", runs.c.outcome.is_not(None))
+        rows = self.read(lambda connection: connection.execute(select(*columns).where(*ending)).all())
+        return [(row.id, Decision(won=False, error=self.vault.open(row.error_sealed), **_named(row))) for row in rows]
+
+    def starting(self, owner: str) -> list[str]:
+        """Return the runs of `owner` that have not come to their first response."""
+        query = select(runs.c.id).where(runs.c.owner == owner, runs.c.state == "starting")
+        return self.read(lambda connection: list(connection.execute(query).scalars()))
+
     def has_thread(self, thread_id: str, app: str) -> bool:
         """Tell whether the app has this thread."""
         query = select(threads.c.id).where(threads.c.id == thread_id, threads.c.app == app)
@@ -152,8 +170,8 @@ class RunStore(Base):
         rows = self.read(lambda connection: connection.execute(query).scalars().all())
         return [self.vault.open(row) for row in rows]
 
-    def _promote(self, connection: Connection, thread_id: str, owner: str | None, timeout: float) -> RunRecord | None:
-        """Let the oldest queued run of a thread start, unless one is under way; who ended the last one drives it."""
+    def _promote(self, connection: Connection, thread_id: str, timeout: float) -> RunRecord | None:
+        """Let the oldest queued run of a thread start, unless one is under way; its owner sees it."""
         here = runs.c.thread_id == thread_id
         if connection.execute(select(runs.c.id).where(here, runs.c.state.in_(UNDER_WAY))).first():
             return None
@@ -162,7 +180,7 @@ class RunStore(Base):
         if next_id is None:
             return None
         now = time.time()
-        started = {"state": "starting", "owner": owner, "started_at": now, "deadline": now + timeout}
+        started = {"state": "starting", "started_at": now, "deadline": now + timeout}
         connection.execute(update(runs).where(runs.c.id == next_id).values(**started))
         return self._read(connection, next_id)
 
@@ -188,19 +206,12 @@ class RunStore(Base):
     def _record(self, row: Any) -> RunRecord:
         values = dict(row._mapping)
         spec, secrets, error = (values.pop(f"{name}_sealed") for name in ("spec", "secrets", "error"))
-        values.pop("attempts")
         return RunRecord(
             **{**values, "usage": decode_usage(values["usage"])},
             spec=RunSpec(**self.vault.open(spec)),
             secrets=Secrets(**self.vault.open(secrets)) if secrets else None,
             error=self.vault.open(error),
         )
-
-
-def _place(connection: Connection, run_id: str) -> tuple[str, str | None]:
-    """Return the thread of a run, and the process that drives it."""
-    row = connection.execute(select(runs.c.thread_id, runs.c.owner).where(runs.c.id == run_id)).one()
-    return row.thread_id, row.owner
 
 
 def _insert_thread(connection: Connection, record: RunRecord, now: float) -> None:

@@ -15,9 +15,9 @@ from bf_plugin.items import FunctionCall, Item
 from bf_plugin.journal.base import Base
 from bf_plugin.journal.fence import fence, fence_undecided
 from bf_plugin.journal.records import Opened
-from bf_plugin.journal.runs import encode_usage
+from bf_plugin.journal.runs import decode_usage, encode_usage
 from bf_plugin.journal.tables import calls, items, runs, steps, threads
-from bf_plugin.values import Usage
+from bf_plugin.values import FinishReason, Usage
 
 Place = tuple[int, int]
 """Where a call stands in its run: step number, position in the step."""
@@ -27,21 +27,29 @@ Place = tuple[int, int]
 class CallRecord:
     """A tool call as the journal has it; `output` is None until it is done."""
 
+    place: Place
     call_id: str
     name: str
     state: str
     arguments: str = field(repr=False)
     output: str | None = field(default=None, repr=False)
+    tool_call_id: str | None = field(default=None, repr=False)
+    deadline: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepRecord:
-    """A step as the journal has it: the state it began with, and its handle once the provider named it."""
+    """A step as the journal has it: the state it began with, its handle once the provider named it, how it ended."""
 
     number: int
     state: str
+    started_at: float
+    ended_at: float | None
+    usage: Usage
     parent: Mapping[str, Any] | None = field(repr=False)
     handle: Mapping[str, Any] | None = field(repr=False)
+    content: Sequence[Mapping[str, Any]] = field(default=(), repr=False)
+    finish_reason: FinishReason = "stop"
 
 
 class StepStore(Base):
@@ -66,9 +74,23 @@ class StepStore(Base):
             parent = thread.state_sealed if known else None
             row = {"run_id": run_id, "number": number, "state": "creating", "started_at": time.time()}
             connection.execute(insert(steps).values(**row, parent_sealed=parent))
-            query = select(items.c.item_sealed).where(items.c.thread_id == thread_id, items.c.id > synced)
-            new = connection.execute(query.order_by(items.c.id)).scalars().all()
-            return Opened(state=self.vault.open(parent), synced=synced, new=[self.vault.open(item) for item in new])
+            new = self._items_after(connection, thread_id, synced)
+            return Opened(state=self.vault.open(parent), synced=synced, new=new)
+
+        return self.write(job)
+
+    def reopen(self, run_id: str, epoch: int, number: int, *, thread_id: str, engine_key: str) -> Future[Opened]:
+        """Put a step back to `creating`: what an earlier driver asked for is lost. Raises Fenced, Decided."""
+
+        def job(connection: Connection) -> Opened:
+            fence_undecided(connection, run_id, epoch)
+            thread = connection.execute(select(threads).where(threads.c.id == thread_id)).one()
+            synced = thread.synced if thread.engine_key == engine_key and thread.state_sealed is not None else 0
+            mine = (steps.c.run_id == run_id, steps.c.number == number)
+            connection.execute(update(steps).where(*mine).values(state="creating", handle_sealed=None))
+            parent = connection.execute(select(steps.c.parent_sealed).where(*mine)).scalar_one()
+            new = self._items_after(connection, thread_id, synced)
+            return Opened(state=self.vault.open(parent), synced=synced, new=new)
 
         return self.write(job)
 
@@ -96,6 +118,8 @@ class StepStore(Base):
         state: Mapping[str, Any] | None,
         produced: Sequence[Item],
         asked: Sequence[FunctionCall],
+        content: Sequence[Mapping[str, Any]],
+        finish_reason: FinishReason,
         usage: Usage,
     ) -> Future[None]:
         """Put a finished response on record: its items, its calls, the engine's state behind it.
@@ -104,6 +128,7 @@ class StepStore(Base):
         """
         sealed = [self.vault.seal(item) for item in produced]
         state_sealed = None if state is None else self.vault.seal(dict(state))
+        ended = self.vault.seal((list(content), finish_reason))
         pending = [
             {
                 "run_id": run_id,
@@ -118,13 +143,13 @@ class StepStore(Base):
         ]
 
         def job(connection: Connection) -> None:
-            fence_undecided(connection, run_id, epoch)
+            fence_undecided(connection, run_id, epoch, progress=True)
             _add_items(connection, thread_id, run_id, sealed)
             newest = connection.execute(select(func.max(items.c.id)).where(items.c.thread_id == thread_id)).scalar()
             sync = {"engine_key": engine_key, "state_sealed": state_sealed, "synced": newest or 0}
             connection.execute(update(threads).where(threads.c.id == thread_id).values(**sync))
             mine = (steps.c.run_id == run_id, steps.c.number == number)
-            done = {"state": "done", "ended_at": time.time(), "usage": encode_usage(usage)}
+            done = {"state": "done", "ended_at": time.time(), "usage": encode_usage(usage), "ended_sealed": ended}
             connection.execute(update(steps).where(*mine).values(**done))
             if pending:
                 connection.execute(insert(calls), pending)
@@ -191,23 +216,49 @@ class StepStore(Base):
         rows = self.read(lambda connection: connection.execute(query).all())
         return [
             CallRecord(
+                place=(row.step, row.position),
                 call_id=row.call_id,
                 name=row.name,
                 state=row.state,
                 arguments=self.vault.open(row.arguments_sealed),
                 output=self.vault.open(row.result_sealed),
+                tool_call_id=row.tool_call_id,
+                deadline=row.deadline,
             )
             for row in rows
         ]
 
-    def last(self, run_id: str) -> StepRecord | None:
-        """Return the newest step of a run, None when it has none."""
-        query = select(steps).where(steps.c.run_id == run_id).order_by(steps.c.number.desc()).limit(1)
-        row = self.read(lambda connection: connection.execute(query).one_or_none())
-        if row is None:
-            return None
-        parent, handle = self.vault.open(row.parent_sealed), self.vault.open(row.handle_sealed)
-        return StepRecord(number=row.number, state=row.state, parent=parent, handle=handle)
+    def all(self, run_id: str) -> list[StepRecord]:
+        """Return the steps of a run, in order."""
+        query = select(steps).where(steps.c.run_id == run_id).order_by(steps.c.number)
+        rows = self.read(lambda connection: connection.execute(query).all())
+        return [self._step(row) for row in rows]
+
+    def answered(self, owner: str) -> Sequence[tuple[str, str]]:
+        """Return run and tool call id of pages' answers on record, for runs that `owner` drives."""
+        driven = (runs.c.owner == owner, runs.c.state == "active")
+        query = select(calls.c.run_id, calls.c.tool_call_id).join(runs, runs.c.id == calls.c.run_id)
+        answers = query.where(*driven, calls.c.state == "done", calls.c.tool_call_id.is_not(None))
+        return self.read(lambda connection: [(row.run_id, row.tool_call_id) for row in connection.execute(answers)])
+
+    def _step(self, row: Any) -> StepRecord:
+        ended: tuple[Sequence[Any], FinishReason] = self.vault.open(row.ended_sealed) or ((), "stop")
+        return StepRecord(
+            number=row.number,
+            state=row.state,
+            started_at=row.started_at,
+            ended_at=row.ended_at,
+            usage=decode_usage(row.usage),
+            parent=self.vault.open(row.parent_sealed),
+            handle=self.vault.open(row.handle_sealed),
+            content=ended[0],
+            finish_reason=ended[1],
+        )
+
+    def _items_after(self, connection: Connection, thread_id: str, synced: int) -> list[Item]:
+        query = select(items.c.item_sealed).where(items.c.thread_id == thread_id, items.c.id > synced)
+        rows = connection.execute(query.order_by(items.c.id)).scalars().all()
+        return [self.vault.open(item) for item in rows]
 
 
 def _at(run_id: str, place: Place) -> tuple[Any, Any, Any]:

@@ -34,6 +34,7 @@ class Journal:
     def __init__(self, writers: Engine, readers: Engine, vault: Vault, path: Path) -> None:
         self.path = path
         self.vault = vault
+        self._watching: sqlite3.Connection | None = None
         self._engines = (writers, readers)
         self._writer = Writer(writers)
         self.runs = RunStore(readers, self._writer, vault)
@@ -48,6 +49,15 @@ class Journal:
         """Where the processes of this deployment mark themselves as alive."""
         return self.path.with_name(self.path.name + ".d")
 
+    def data_version(self) -> int:
+        """Return a number that changes when another connection has written (SQLite, PRAGMA data_version).
+
+        To be called from one thread: the number is that of one connection.
+        """
+        if self._watching is None:
+            self._watching = sqlite3.connect(self.path, check_same_thread=False, isolation_level=None)
+        return int(self._watching.execute("PRAGMA data_version").fetchone()[0])
+
     def check(self) -> None:
         """Write nothing, in a transaction. Raises JournalError when the database cannot be written."""
         written(self._writer.submit(lambda connection: None), 5.0)
@@ -59,6 +69,8 @@ class Journal:
     def close(self) -> None:
         """Commit what is queued and close all connections."""
         self._writer.close()
+        if self._watching is not None:
+            self._watching.close()
         for engine in self._engines:
             engine.dispose()
 

@@ -107,8 +107,10 @@ steps = Table(
     Column("usage", String(200)),
     Column("parent_sealed", LargeBinary),
     Column("handle_sealed", LargeBinary),
+    Column("ended_sealed", LargeBinary),
 )
-"""`creating` with its parent state before the provider is asked, `named` with its handle, `done`."""
+"""`creating` with its parent state before the provider is asked, `named` with its handle, `done` with
+what the driver needs to go on behind it."""
 
 calls = Table(
     "bf_calls",
@@ -139,15 +141,3 @@ keys = Table(
     Column("answer_sealed", LargeBinary),
 )
 """Which run an idempotency key stands for; `key` and `body` are digests."""
-
-signals = Table(
-    "bf_signals",
-    metadata,
-    Column("id", _Counter, primary_key=True, autoincrement=True),
-    Column("run_id", _Id, ForeignKey("bf_runs.id", ondelete="CASCADE"), nullable=False, index=True),
-    Column("kind", String(16), nullable=False),
-    Column("detail", String(64)),
-    Column("consumed", Integer, nullable=False, default=0),
-    sqlite_autoincrement=True,
-)
-"""What other processes want of a run's driver: a durable row first, a wake-up second."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
-from bf_plugin.engines.port import Access, Event, Handle, State, StepDone, StepRequest, Text
+from bf_plugin.engines.port import Access, Cursor, Event, Handle, State, StepDone, StepRequest, Text
+from bf_plugin.errors import ProviderError
 from bf_plugin.items import FunctionCall, Item, text_message
 from bf_plugin.values import FinishReason, Usage
 
@@ -18,7 +19,7 @@ def call(name: str, arguments: str = "{}", call_id: str = "call_1") -> FunctionC
 
 
 class ScriptedEngine:
-    """Plays one script per step, in order; `requests` and `cancelled` record what it was asked.
+    """Plays one script per step, in order; `requests`, `resumed` and `cancelled` record what it was asked.
 
     A script is a sequence of pieces. `refuse` as a script's first piece, an exception, refuses the step. `usage` is
     what each step reports. A step beyond the scripts is a failure of the test.
@@ -30,6 +31,8 @@ class ScriptedEngine:
         self._finish_reason = finish_reason
         self.requests: list[StepRequest] = []
         self.cancelled: list[Handle] = []
+        self.resumed: list[tuple[Handle, Cursor]] = []
+        self.responses: dict[str, Sequence[Piece]] = {}
         self.before_accept: Callable[[], Awaitable[object]] | None = None
 
     @property
@@ -47,7 +50,21 @@ class ScriptedEngine:
             await self.before_accept()
         if script and isinstance(script[0], Exception):
             raise script[0]
-        return ScriptedStream(f"resp_{len(self.requests)}", script, self._usage, self._finish_reason)
+        response_id = f"resp_{len(self.requests)}"
+        self.responses[response_id] = script
+        return ScriptedStream(response_id, script, self._usage, self._finish_reason)
+
+    async def resume(self, handle: Handle, cursor: Cursor, access: Access) -> ScriptedStream:
+        """Go on with the script of a response behind the cursor; without that script the response is lost."""
+        self.resumed.append((handle, cursor))
+        script = self.responses.get(handle["response_id"])
+        if script is None:
+            raise ProviderError("no such response", code="provider_lost_response")
+        known = cursor.texts.get((0, 0), "")
+        said = "".join(piece for piece in script if isinstance(piece, str))
+        rest: list[Piece] = [said[len(known) :]] if said[len(known) :] else []
+        rest += [piece for piece in script if isinstance(piece, dict)]
+        return ScriptedStream(handle["response_id"], rest, self._usage, self._finish_reason, before=known)
 
     async def cancel(self, handle: Handle, access: Access) -> Usage | None:
         """Note the cancel."""
@@ -65,7 +82,16 @@ class ScriptedEngine:
 class ScriptedStream:
     """One step of a script."""
 
-    def __init__(self, response_id: str, script: Sequence[Piece], usage: Usage, finish_reason: FinishReason) -> None:
+    def __init__(
+        self,
+        response_id: str,
+        script: Sequence[Piece],
+        usage: Usage,
+        finish_reason: FinishReason,
+        *,
+        before: str = "",
+    ) -> None:
+        self._before = before
         self.handle: Handle = {"response_id": response_id}
         self._script = script
         self._usage = usage
@@ -74,7 +100,7 @@ class ScriptedStream:
 
     async def batches(self) -> AsyncIterator[Sequence[Event]]:
         """Play the script, one event a batch."""
-        text: list[str] = []
+        text = [self._before]
         calls: list[FunctionCall] = []
         for sequence, piece in enumerate(self._script):
             if isinstance(piece, str):

@@ -23,20 +23,20 @@ def once(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return list(kept.values())
 
 
-def assert_lost(arrived: list[dict[str, Any]]) -> None:
-    """One outcome: an `error` that says why, then one `end`, without a hole in the numbers."""
-    events = once(arrived)
+def assert_whole(site: Site, run: dict[str, Any], text: str, finish_reason: str = "stop") -> None:
+    """Nothing lost, nothing doubled: numbers without a hole, the whole text, one `end`."""
+    events = once(site.events(run))
     assert [event["seq"] for event in events] == list(range(1, len(events) + 1))
-    assert [event["type"] for event in events if event["type"] in ("error", "end")] == ["error", "end"]
-    assert events[-2]["error"]["code"] == "process_lost"
-    assert events[-1]["finish_reason"] == "error"
+    assert site.gateway.text(run["runId"]) == text
+    assert [event["type"] for event in events].count("end") == 1
+    assert events[-1]["finish_reason"] == finish_reason
 
 
 @pytest.mark.parametrize("stream_open", [True, False], ids=["in mid-text", "before the first text"])
-def test_a_run_cut_off_ends_at_the_next_start(site: Site, stream_open: bool) -> None:
-    """Its page gets `error` and `end` without asking, and its thread goes on where the text broke off."""
+def test_a_run_cut_off_goes_on_at_the_next_start(site: Site, stream_open: bool) -> None:
+    """The next life of the server follows the same response; the page sees one run."""
     gate = Gate()
-    site.provider.script(text("once upon ", gate, "a time") if stream_open else text(gate, "a time"), "the end")
+    site.provider.script(text("once upon ", gate, "a time") if stream_open else text(gate, "once upon a time"))
     first = serve(site)
     run = site.start(first.url, "Tell me a story")
     gate.wait_reached()
@@ -47,31 +47,48 @@ def test_a_run_cut_off_ends_at_the_next_start(site: Site, stream_open: bool) -> 
 
     second = serve(site)
 
-    assert_lost(site.events(run))
-    assert site.gateway.text(run["runId"]) == ("once upon " if stream_open else "")
-    assert site.stop(second.url, run)["status"] == "already_failed"
+    assert_whole(site, run, "once upon a time")
+    assert [request.operation for request in site.provider.requests].count("create") == 1
+    assert site.stop(second.url, run)["status"] == "already_completed"
+
+
+def test_a_run_whose_response_is_lost_ends_as_failed(site: Site) -> None:
+    """What cannot be followed any more ends with `error` and `end`, and its thread goes on where the text broke off."""
+    gate = Gate()
+    site.provider.script(text("once upon ", gate, "a time"), "the end")
+    first = serve(site)
+    run = site.start(first.url, "Tell me a story")
+    site.gateway.wait_for(lambda: site.gateway.events(run_id=run["runId"], type="delta"))
+    first.kill()
+    for response in site.provider.responses.values():
+        response.visible = False
+    gate.release()
+
+    second = serve(site)
+
+    assert_whole(site, run, "once upon ", "error")
+    assert site.gateway.events(run_id=run["runId"], type="error")[0]["error"]["code"] == "provider_lost_response"
     again = site.start(second.url, "Go on", thread_id=run["threadId"])
-    assert site.events(again)[-1]["finish_reason"] == "stop"
-    assert site.gateway.text(again["runId"]) == "the end"
-    if stream_open:
-        creates = [request for request in site.provider.requests if request.operation == "create"]
-        assert "once upon " in str(creates[-1].body)
+    assert_whole(site, again, "the end")
+    creates = [request for request in site.provider.requests if request.operation == "create"]
+    assert "once upon " in str(creates[-1].body)
 
 
-def test_a_run_cut_off_while_a_page_is_asked_ends_too(site: Site) -> None:
-    """A tool call that nobody will answer any more is closed, so that the model can go on in the next run."""
+def test_a_page_asked_before_the_crash_can_answer_after_it(site: Site) -> None:
+    """The page has its tool call already: it is not asked again, and its answer counts in the next life."""
     site.provider.script([call("ui_confirm", {})], "as you wish")
     first = serve(site)
     run = site.start(first.url, tools=[TOOL])
     site.gateway.wait_for(lambda: site.gateway.actions("llmToolCall"))
+    site.gateway.wait_for(lambda: site.gateway.attempts[-1].status is not None)
     first.kill()
-
     second = serve(site)
+    asked = site.gateway.actions("llmToolCall")[0]["options"]["toolCallId"]
 
-    assert_lost(site.events(run))
-    again = site.start(second.url, "Never mind", thread_id=run["threadId"], tools=[TOOL])
-    assert site.events(again)[-1]["finish_reason"] == "stop"
-    assert site.gateway.text(again["runId"]) == "as you wish"
+    answer = site.post(second.url, "/tool-response", {"toolCallId": asked, "success": True})
+
+    assert answer.json()["status"] == "accepted"
+    assert_whole(site, run, "as you wish")
 
 
 def test_a_message_in_doubt_is_sent_again_byte_for_byte(site: Site) -> None:

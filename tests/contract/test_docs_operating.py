@@ -157,6 +157,7 @@ def test_every_path_is_listed() -> None:
 def codes_in(source: str) -> set[str]:
     """Return the error codes a module can send to a page."""
     found = re.findall(r'RunFailed\(\s*"([a-z_]+)"', source)
+    found += re.findall(r'^LOST\w* = "([a-z_]+)"', source, re.MULTILINE)
     found += re.findall(r'"code": (?:\w+\.code or )?"([a-z_]+)"', source)
     return {*found, *re.findall(r'code=(?:\w+(?:\.\w+)? or )?"([a-z_]+)"', source)}
 

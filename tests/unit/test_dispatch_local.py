@@ -236,7 +236,7 @@ def test_runs_of_a_dead_process_are_ended(boot: Callable[..., Process]) -> None:
     dead.journal.runs.decide(queued.id, "cancelled", "cancelled").result(5)
 
     process = boot(None)
-    assert process.dispatcher.recover() == 2
+    process.dispatcher.start()
 
     eventually(lambda: (process.state(active), process.state(queued)) == ("ended", "ended"))
     assert process.gateway.types().count("end") == 2
@@ -250,7 +250,7 @@ def test_a_run_that_cannot_be_read_does_not_keep_the_others(boot: Callable[..., 
     dead.journal.runs.write(lambda connection: connection.execute(spoil)).result(5)
 
     process = boot(None)
-    process.dispatcher.recover()
+    process.dispatcher.start()
 
     eventually(lambda: process.state(fine) == "ended")
 
@@ -260,9 +260,11 @@ def test_runs_of_a_living_process_are_left(boot: Callable[..., Process]) -> None
     first, second = boot(), boot()
     record = first.record()
 
-    assert second.dispatcher.recover() == 0
+    second.dispatcher.start()
 
-    assert first.state(record) == "starting"
+    found = first.journal.runs.find(record.id)
+    assert found is not None
+    assert (found.state, found.owner) == ("starting", first.dispatcher.owner)
 
 
 def test_a_queued_run_stopped_while_it_is_promoted(boot: Callable[..., Process]) -> None:
@@ -275,7 +277,7 @@ def test_a_queued_run_stopped_while_it_is_promoted(boot: Callable[..., Process])
     assert promoted is not None
     decision = process.journal.runs.decide(queued.id, "cancelled", "cancelled").result(5)
 
-    process.dispatcher.close_queued(queued, decision)
+    process.dispatcher.stop(queued, decision, "stop")
     process.dispatcher.submit(promoted)
 
     eventually(lambda: process.state(queued) == "ended")
@@ -297,14 +299,18 @@ def test_a_loop_that_is_told_to_exit_goes_on(boot: Callable[..., Process]) -> No
     eventually(lambda: process.state(record) == "ended")
 
 
-def test_a_promoted_run_belongs_to_who_drives_it(boot: Callable[..., Process]) -> None:
-    """It was queued by a process that may die: nobody may take it then from the one that drives it."""
-    process = boot()
-    first = process.record()
-    queued = process.record(thread_id=first.thread_id, enqueue=True, owner="1-1-dead")
-    process.journal.runs.decide(first.id, "cancelled", "cancelled").result(5)
+def test_a_promoted_run_is_driven_by_who_accepted_it(boot: Callable[..., Process]) -> None:
+    """Another process of the host freed the thread; who accepted the run, and answers its caller, sees that."""
+    accepted_here, freed_there = boot(ScriptedEngine(["text"])), boot()
+    accepted_here.dispatcher.start()
+    first = freed_there.record()
+    queued, ticket = accepted_here.start(thread_id=first.thread_id, enqueue=True)
 
-    promoted = process.journal.runs.finish(first.id, 1, usage=Usage(), cut=None, timeout=60).result(5)
+    promoted = freed_there.journal.runs.finish(first.id, 1, usage=Usage(), cut=None, timeout=60).result(5)
 
     assert promoted is not None
-    assert (promoted.id, promoted.owner) == (queued.id, process.dispatcher.owner)
+    assert promoted.owner == accepted_here.dispatcher.owner
+    ticket.wait_accepted(10)
+    ticket.release()
+    eventually(lambda: accepted_here.state(queued) == "ended")
+    assert accepted_here.gateway.types() == ["threadInfo", "delta", "end"]

@@ -26,7 +26,7 @@ from bf_plugin.settings import Settings
 from bf_plugin.testing.engine import ScriptedEngine, call
 from bf_plugin.threads import Workers
 from bf_plugin.tickets import Ticket
-from bf_plugin.values import Outcome, Run, Usage
+from bf_plugin.values import Delta, Outcome, Run, Usage
 
 T = TypeVar("T")
 KEY = "q1a9Wd2LJ0V0Sg4Vw0P8xJc0v5m7B8n9K1Zb3Xc4Y5U="
@@ -127,7 +127,7 @@ class World:
         return creating.result(10)
 
     def drive(
-        self, record: RunRecord, engine: ScriptedEngine, *, crashed: bool = False, answered: bool = True
+        self, record: RunRecord, engine: ScriptedEngine, *, resumed: bool = False, answered: bool = True
     ) -> tuple[Drive, Ticket]:
         """Return a driver for a run on record, whose start is `answered` already, so that events may go."""
         manager = new_manager()
@@ -141,7 +141,7 @@ class World:
             messenger=lambda record: self.gateway,
         )
         ticket = Ticket()
-        drive = Drive(record, parts, ticket=ticket, promoted=self.promoted.append, crashed=crashed)
+        drive = Drive(record, parts, ticket=ticket, promoted=self.promoted.append, resumed=resumed)
         if answered:
             ticket.wait_accepted(0)
             drive.release()
@@ -474,27 +474,174 @@ def _crash(world: World, record: RunRecord, engine: ScriptedEngine, gate: Gate) 
     asyncio.run(scenario())
 
 
-def test_a_crashed_run_is_ended(world: World) -> None:
-    """The next process resends what may be lost, ends the run as failed, and leaves its thread usable."""
+def _adopt(world: World, record: RunRecord) -> RunRecord:
+    adopted = world.journal.runs.adopt(record.id, record.epoch, "other").result(5)
+    assert adopted is not None
+    return adopted
+
+
+def _check_whole(world: World, text: str) -> None:
+    """Assert that a handler that drops what it has seen shows `text`, and one `end`."""
+    by_seq = {event["seq"]: event for event in world.gateway.events}
+    assert [by_seq[event["seq"]] for event in world.gateway.events] == world.gateway.events
+    seen = [by_seq[seq] for seq in sorted(by_seq)]
+    assert sorted(by_seq) == list(range(1, len(by_seq) + 1))
+    assert "".join(event["content"] for event in seen if event["type"] == "delta") == text
+    assert [event["type"] for event in seen].count("end") == 1
+    assert seen[-1]["type"] == "end"
+
+
+def test_a_crashed_run_goes_on(world: World) -> None:
+    """The next process follows the same response behind what was sealed, and the page gets each character once."""
+    gate = Gate(lambda: world.gateway.text() == "so far")
+    engine = ScriptedEngine(["so far", gate, ", so good"])
+    record = world.run(engine)
+    _crash(world, record, engine, gate)
+
+    asyncio.run(world.drive(_adopt(world, record), engine, resumed=True)[0].run())
+
+    _check_whole(world, "so far, so good")
+    assert engine.resumed[0][1].texts == {(0, 0): "so far"}
+    assert world.said(record) == ["user: hello", "assistant: so far, so good"]
+    assert world.now(record).outcome == "completed"
+
+
+def test_a_lost_response_is_asked_for_again_if_nothing_was_sent(world: World) -> None:
+    """Nobody has seen anything of it, so a second answer contradicts nothing."""
+    gate = Gate()
+    engine = ScriptedEngine([gate, "never"], ["second try"])
+    record = world.run(engine)
+    _crash(world, record, engine, gate)
+    engine.responses.clear()
+
+    asyncio.run(world.drive(_adopt(world, record), engine, resumed=True)[0].run())
+
+    _check_whole(world, "second try")
+    assert [_short(item) for item in engine.requests[1].new] == ["user: hello"]
+    assert world.said(record) == ["user: hello", "assistant: second try"]
+
+
+def test_a_lost_response_that_was_seen_fails_the_run(world: World) -> None:
+    """Another answer would contradict what the page shows."""
     gate = Gate(lambda: world.gateway.text() == "so far")
     engine = ScriptedEngine(["so far", gate])
     record = world.run(engine)
     _crash(world, record, engine, gate)
-    sent = len(world.gateway.bodies)
-    adopted = world.journal.runs.adopt(record.id, 1, "other").result(5)
-    assert adopted is not None
+    engine.responses.clear()
 
-    asyncio.run(world.drive(adopted, engine, crashed=True)[0].run())
+    asyncio.run(world.drive(_adopt(world, record), engine, resumed=True)[0].run())
 
-    found = world.gateway.events
-    assert [event["type"] for event in found][-2:] == ["error", "end"]
-    assert found[-2]["error"]["code"] == "process_lost"
-    seqs = [event["seq"] for event in found]
-    assert sorted(set(seqs)) == list(range(1, max(seqs) + 1))
-    assert len(world.gateway.bodies) <= sent + 2
+    _check_whole(world, "so far")
+    assert world.gateway.events[-2]["error"]["code"] == "provider_lost_response"
     assert world.said(record) == ["user: hello", "assistant: so far"]
     assert world.now(record).state == "ended"
-    assert engine.cancelled == [{"response_id": "resp_1"}]
+
+
+def test_a_run_is_given_up_after_too_many_takeovers(world: World) -> None:
+    """A run that kills its processes does not go on for ever; sealing anything counts as progress."""
+    gate = Gate(lambda: world.gateway.text() == "so far")
+    engine = ScriptedEngine(["so far", gate])
+    record = world.run(engine)
+    _crash(world, record, engine, gate)
+    for _ in range(4):
+        record = _adopt(world, record)
+
+    asyncio.run(world.drive(record, engine, resumed=True)[0].run())
+
+    assert world.gateway.events[-2]["error"]["code"] == "too_many_takeovers"
+    _check_whole(world, "so far")
+
+
+@pytest.mark.parametrize(("idempotent", "runs"), [(True, 2), (False, 1)])
+def test_a_started_tool_after_a_crash(world: World, idempotent: bool, runs: int) -> None:
+    """A finished call is not made again; a started one only if it is idempotent, else the model is told."""
+    tools, gate = Toolbox("pay"), Gate()
+    made: list[str] = []
+
+    @tools.tool(idempotent=idempotent)
+    async def pay() -> str:
+        """Pay."""
+        made.append("pay")
+        if made.count("pay") == 1:
+            await gate()
+        return "paid"
+
+    @tools.tool()
+    def look() -> str:
+        """Look."""
+        made.append("look")
+        return "seen"
+
+    world.plugins.append(tools)
+    engine = ScriptedEngine([call("look", "{}", "c0"), call("pay", "{}", "c1")], ["done"])
+    record = world.run(engine)
+    drive, _ = world.drive(record, engine)
+
+    async def scenario() -> None:
+        task = asyncio.ensure_future(drive.run())
+        await gate.reached.wait()
+        while world.journal.steps.calls_of(record.id, 1)[0].output is None:
+            await asyncio.sleep(0.001)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    asyncio.run(scenario())
+
+    asyncio.run(world.drive(_adopt(world, record), engine, resumed=True)[0].run())
+
+    outputs = [item["output"] for item in engine.requests[1].new if item["type"] == "function_output"]
+    assert outputs[0] == "seen"
+    assert outputs[1] == "paid" if idempotent else "may have taken effect" in outputs[1]
+    assert (made.count("look"), made.count("pay")) == (1, runs)
+    _check_whole(world, "done")
+
+
+class Upper:
+    """Holds back the last character; a fresh one must be shown the text again after a takeover."""
+
+    def __init__(self) -> None:
+        self.replays = 0
+
+    @hookimpl
+    def on_delta(self, run: Run, delta: Delta) -> None:
+        text = run.scratch.get("held", "") + delta.text.upper()
+        cut = len(text) if delta.final else len(text) - 1
+        delta.text, run.scratch["held"] = text[:cut], text[cut:]
+        self.replays += delta.replay
+
+
+def test_hooks_are_shown_the_text_again(world: World) -> None:
+    """After a takeover a plugin that holds text back goes on as if nothing had happened."""
+    plugin = Upper()
+    world.plugins.append(plugin)
+    gate = Gate(lambda: world.gateway.text() == "SO FA")
+    engine = ScriptedEngine(["so far", gate, ", so good"])
+    record = world.run(engine)
+    _crash(world, record, engine, gate)
+
+    asyncio.run(world.drive(_adopt(world, record), engine, resumed=True)[0].run())
+
+    assert plugin.replays == 1
+    _check_whole(world, "SO FAR, SO GOOD")
+
+
+def test_a_hook_that_cannot_be_replayed_ends_the_run(world: World) -> None:
+    """What a plugin makes of the text must not depend on anything else."""
+
+    class Fickle:
+        @hookimpl
+        def on_delta(self, delta: Delta) -> None:
+            delta.text = "x" if delta.replay else "y"
+
+    world.plugins.append(Fickle())
+    gate = Gate(lambda: world.gateway.text() == "y")
+    engine = ScriptedEngine(["so far", gate])
+    record = world.run(engine)
+    _crash(world, record, engine, gate)
+
+    asyncio.run(world.drive(_adopt(world, record), engine, resumed=True)[0].run())
+
+    assert world.gateway.events[-2]["error"]["code"] == "hook_not_replayable"
 
 
 def test_a_crashed_run_that_was_ending_keeps_its_outcome(world: World) -> None:
@@ -507,7 +654,7 @@ def test_a_crashed_run_that_was_ending_keeps_its_outcome(world: World) -> None:
     adopted = world.journal.runs.adopt(record.id, 1, "other").result(5)
     assert adopted is not None
 
-    asyncio.run(world.drive(adopted, engine, crashed=True)[0].run())
+    asyncio.run(world.drive(adopted, engine, resumed=True)[0].run())
 
     assert world.gateway.types()[-1] == "end"
     assert world.gateway.events[-1]["finish_reason"] == "cancelled"

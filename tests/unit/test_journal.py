@@ -118,7 +118,8 @@ def test_nothing_is_in_the_clear(journal: Journal, path: Path) -> None:
     call: Any = {"type": "function_call", "call_id": "c", "name": "tool", "arguments": '"SECRETWORD"'}
     journal.steps.close(
         run.id, 1, 1,
-        thread_id=run.thread_id, engine_key="k", state={"x": "SECRETWORD"}, produced=[], asked=[call], usage=Usage(),
+        thread_id=run.thread_id, engine_key="k", state={"x": "SECRETWORD"}, produced=[], asked=[call],
+        content=[], finish_reason="stop", usage=Usage(),
     ).result(5)  # fmt: skip
     journal.steps.start_call(run.id, 1, (1, 0)).result(5)
     journal.steps.finish_call(run.id, 1, (1, 0), "SECRETWORD").result(5)
@@ -250,7 +251,17 @@ def test_the_first_answer_of_a_page_counts(journal: Journal) -> None:
         {"type": "function_call", "call_id": "same", "name": f"ui_{n}", "arguments": "{}"} for n in range(3)
     ]
     journal.steps.close(
-        run.id, 1, 1, thread_id=run.thread_id, engine_key="k", state=None, produced=[], asked=calls, usage=Usage()
+        run.id,
+        1,
+        1,
+        thread_id=run.thread_id,
+        engine_key="k",
+        state=None,
+        produced=[],
+        asked=calls,
+        content=[],
+        finish_reason="stop",
+        usage=Usage(),
     ).result(5)
     now = time.time()
     for position, deadline in enumerate((now + 60, now - 1, now + 60)):
@@ -288,6 +299,7 @@ def test_another_engine_starts_from_history(journal: Journal) -> None:
     journal.steps.open(run.id, 1, 1, **ids, engine_key="a", fresh=[text_message("user", "1")]).result(5)
     journal.steps.close(
         run.id, 1, 1, **ids, engine_key="a", state={"s": 1}, produced=[text_message("assistant", "2")], asked=[],
+        content=[], finish_reason="stop",
         usage=Usage(),
     ).result(5)  # fmt: skip
 

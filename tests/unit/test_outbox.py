@@ -161,7 +161,7 @@ def test_all_text_arrives_in_order(script: list[tuple[str, str]], interval: floa
         async with Lane(interval=interval) as lane:
             for kind, text in script:
                 if kind == "text":
-                    lane.outbox.text(text, (1, 0))
+                    lane.outbox.text(text, (1, (0, 0)), 0)
                 elif kind == "event":
                     lane.outbox.event({"type": "function_call"})
                 else:
@@ -190,10 +190,10 @@ def test_text_joins_while_a_message_is_in_flight() -> None:
         sink = Sink()
         sink.gate = asyncio.Event()
         async with Lane(sink=sink) as lane:
-            lane.outbox.text("first", (1, 1))
+            lane.outbox.text("first", (1, (0, 0)), 1)
             await sink.arrived.wait()
             for _ in range(100):
-                lane.outbox.text("x", (1, 2))
+                lane.outbox.text("x", (1, (0, 0)), 2)
             sink.gate.set()
             await lane.outbox.finish()
             assert [event["content"] for event in lane.log.events()] == ["first", "x" * 100]
@@ -207,7 +207,7 @@ def test_long_text_is_cut() -> None:
     async def scenario() -> None:
         async with Lane() as lane:
             for _ in range(30):
-                lane.outbox.text("é" * 10_000, (1, 1))
+                lane.outbox.text("é" * 10_000, (1, (0, 0)), 1)
             await lane.outbox.finish()
             check_order(lane.log)
             assert lane.log.text() == "é" * 300_000
@@ -220,7 +220,7 @@ def test_the_same_bytes_are_sent_again() -> None:
 
     async def scenario() -> None:
         async with Lane(sink=Sink(DeliveryRetry("503"), DeliveryRetry("no answer"))) as lane:
-            lane.outbox.text("hi", (1, 1))
+            lane.outbox.text("hi", (1, (0, 0)), 1)
             await lane.outbox.finish()
             assert len(lane.sink.bodies) == 3
             assert set(lane.sink.bodies) == {lane.log.rows[0].body}
@@ -235,7 +235,7 @@ def test_what_cannot_be_delivered_is_kept(answers: list[Exception]) -> None:
 
     async def scenario() -> None:
         async with Lane(sink=Sink(*answers)) as lane:
-            lane.outbox.text("hi", (1, 1))
+            lane.outbox.text("hi", (1, (0, 0)), 1)
             await lane.outbox.flush()
             assert [type(fault) for fault in lane.faults] == [DeliveryFailed]
             sent = len(lane.sink.bodies)
@@ -256,9 +256,9 @@ def test_nothing_follows_a_discard_but_the_end() -> None:
         sink = Sink()
         sink.gate = asyncio.Event()
         async with Lane(sink=sink) as lane:
-            lane.outbox.text("one", (1, 1))
+            lane.outbox.text("one", (1, (0, 0)), 1)
             await sink.arrived.wait()
-            lane.outbox.text("two\ud83d", (1, 2))
+            lane.outbox.text("two\ud83d", (1, (0, 0)), 2)
             lane.outbox.discard()
             lane.outbox.event({"type": "end"})
             sink.gate.set()
@@ -280,7 +280,7 @@ def test_a_seal_that_fails_is_reported_and_not_sent(failure: Exception) -> None:
     async def scenario() -> None:
         async with Lane() as lane:
             lane.log.failure = failure
-            lane.outbox.text("hi", (1, 1))
+            lane.outbox.text("hi", (1, (0, 0)), 1)
             await lane.outbox.flush()
             assert lane.faults == [failure]
             assert lane.sink.bodies == []
@@ -297,7 +297,7 @@ def test_an_end_queued_behind_a_refused_seal_is_kept() -> None:
             blocked: Future[None] = Future()
             original = lane.log.seal
             lane.log.seal = lambda *args, **options: blocked  # type: ignore[method-assign]
-            lane.outbox.text("hi", (1, 1))
+            lane.outbox.text("hi", (1, (0, 0)), 1)
             await asyncio.sleep(0.01)
             lane.log.seal = original  # type: ignore[method-assign]
             lane.outbox.discard()
@@ -330,7 +330,7 @@ def test_hooks_change_and_hold_text(parts: list[str]) -> None:
     async def scenario() -> None:
         async with Lane(plugin=Censor()) as lane:
             for part in parts:
-                lane.outbox.text(part, (1, 1))
+                lane.outbox.text(part, (1, (0, 0)), 1)
                 await asyncio.sleep(0)
             await lane.outbox.finish()
             check_order(lane.log)
@@ -358,7 +358,7 @@ def test_a_hook_that_raises_leaks_nothing(error: Exception, reported: type[Excep
 
     async def scenario() -> None:
         async with Lane(plugin=Breaker(error)) as lane:
-            lane.outbox.text("secret", (1, 1))
+            lane.outbox.text("secret", (1, (0, 0)), 1)
             await lane.outbox.flush()
             assert [type(fault) for fault in lane.faults] == [reported]
             assert lane.log.rows == []
@@ -371,9 +371,9 @@ def test_restore_goes_on_behind_what_was_sealed() -> None:
 
     async def scenario() -> None:
         async with Lane() as first:
-            first.outbox.text("one 😀", (1, 1))
+            first.outbox.text("one 😀", (1, (0, 0)), 1)
             first.outbox.event({"type": "function_call"})
-            first.outbox.text("two", (2, 1))
+            first.outbox.text("two", (2, (0, 0)), 1)
             await first.outbox.finish()
         rows = first.log.rows
         second = Lane()
@@ -405,7 +405,7 @@ def test_text_that_a_hook_still_has_is_not_part_of_the_ending() -> None:
                 answer.wait(5)
 
         async with Lane(plugin=Slow()) as lane:
-            lane.outbox.text("late", (1, 1))
+            lane.outbox.text("late", (1, (0, 0)), 1)
             while not asked.is_set():
                 await asyncio.sleep(0.001)
             lane.outbox.discard()
@@ -424,7 +424,7 @@ def test_nobody_waits_for_a_lane_that_was_fenced_off() -> None:
     async def scenario() -> None:
         async with Lane() as lane:
             lane.log.failure = Fenced("taken over")
-            lane.outbox.text("text", (1, 1))
+            lane.outbox.text("text", (1, (0, 0)), 1)
             await asyncio.wait_for(lane.task, 5)
             lane.outbox.event(events.end("stop", Usage()))
             await asyncio.wait_for(lane.outbox.flush(), 5)
@@ -444,7 +444,7 @@ def test_a_messenger_that_wants_to_exit() -> None:
         lane = Lane()
         lane.sink.send = lambda destination, message: leave()  # type: ignore[method-assign]
         async with lane:
-            lane.outbox.text("text", (1, 1))
+            lane.outbox.text("text", (1, (0, 0)), 1)
             await asyncio.wait_for(lane.outbox.flush(), 5)
 
         assert [type(fault) for fault in lane.faults] == [RuntimeError]

@@ -14,8 +14,9 @@ from bf_plugin.engines.openai.quirks import CONVERSATIONS, Background, Quirks
 from bf_plugin.engines.openai.reader import Reader
 from bf_plugin.engines.openai.results import usage_of
 from bf_plugin.engines.openai.stream import ResponseStream
+from bf_plugin.engines.openai.transcript import Transcript
 from bf_plugin.engines.openai.turns import NoConversationsError, Turn
-from bf_plugin.engines.port import Access, Handle, State, StepRequest
+from bf_plugin.engines.port import Access, Cursor, Handle, State, StepRequest
 from bf_plugin.logs import get_logger
 from bf_plugin.values import Usage
 
@@ -56,6 +57,18 @@ class OpenAIEngine:
         except BaseException:
             self._clients.release(client)
             raise
+
+    async def resume(self, handle: Handle, cursor: Cursor, access: Access) -> ResponseStream:
+        """Follow a response that an earlier process was reading. It connects when it is read."""
+        client = await self._clients.take(access)
+        transcript = Transcript(cursor.texts)
+        reader = Reader(dict(handle), key=access.api_key, prompt=0, transcript=transcript, cursor=cursor.sequence)
+        return ResponseStream(
+            reader,
+            api=self._api(client, access),
+            patience=self._patience,
+            release=lambda: self._clients.release(client),
+        )
 
     async def cancel(self, handle: Handle, access: Access) -> Usage | None:
         """Stop a background response and return its usage; a foreground one ends with its connection."""
