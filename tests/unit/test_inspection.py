@@ -212,7 +212,8 @@ def test_usage_so_far(journal: Journal, inspection: Inspection, run: RunRecord) 
     for number in (1, 2):
         journal.steps.open(run.id, 1, number, fresh=[], **ids).result(5)
         usage = Usage(prompt_tokens=2, completion_tokens=1, total_tokens=3)
-        journal.steps.close(run.id, 1, number, **ids, state=None, produced=[], asked=[], usage=usage).result(5)
+        done: dict[str, Any] = {"state": None, "produced": [], "asked": [], "content": [], "finish_reason": "stop"}
+        journal.steps.close(run.id, 1, number, **ids, **done, usage=usage).result(5)
 
     report = inspection.run(run.id, run.thread_id)
 
