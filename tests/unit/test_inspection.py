@@ -208,7 +208,7 @@ def test_places(journal: Journal, inspection: Inspection, run: RunRecord) -> Non
 
 def test_usage_so_far(journal: Journal, inspection: Inspection, run: RunRecord) -> None:
     """A run under way reports the usage of its finished steps."""
-    ids = {"thread_id": run.thread_id, "engine_key": "k"}
+    ids: dict[str, Any] = {"thread_id": run.thread_id, "engine_key": "k"}
     for number in (1, 2):
         journal.steps.open(run.id, 1, number, fresh=[], **ids).result(5)
         usage = Usage(prompt_tokens=2, completion_tokens=1, total_tokens=3)
