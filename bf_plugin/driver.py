@@ -119,6 +119,8 @@ class Drive:
         deadline = self._watch_deadline()
         try:
             rows = await self._restore() if self._resumed else ()
+            if self._record.state == "ended":
+                return await self._tell(self._on_record(), self._record.usage)
             lane = asyncio.ensure_future(self._outbox.run())
             await self._drive(rows)
         except Fenced:
@@ -153,16 +155,18 @@ class Drive:
         rows = await asyncio.to_thread(self._parts.journal.log.all, self._record.id)
         self._outbox.restore(rows)
         await self._steps.restore()
-        record = self._record
-        if record.outcome is not None:
-            decision = Decision(
-                won=False, outcome=record.outcome, finish_reason=record.finish_reason or "error", error=record.error
-            )
-            self._interruption = self._interruption or Decided(decision)
-        elif record.attempts > ATTEMPTS:
-            text = f"{record.attempts} processes in a row ended while they drove this run; its text is kept"
+        if self._record.outcome is not None:
+            self._interruption = self._interruption or Decided(self._on_record().as_decision())
+        elif (attempts := self._record.attempts) > ATTEMPTS:
+            text = f"{attempts} processes in a row ended while they drove this run; its text is kept"
             self._interruption = RunFailed("too_many_takeovers", text)
         return rows
+
+    def _on_record(self) -> Ending:
+        """Return the ending of a run that had one when it was taken over."""
+        record = self._record
+        outcome, reason = record.outcome or "failed", record.finish_reason or "error"
+        return Ending.of(Decision(won=False, outcome=outcome, finish_reason=reason, error=record.error))
 
     async def _converse_or_fail(self, rows: Sequence[Sealed]) -> tuple[Ending, Exception | None]:
         """Return how the conversation ended, and what ended it if that was not the model."""
@@ -281,6 +285,10 @@ class Drive:
         if billed is not None:
             usage = self._steps.usage + billed
             self._parts.journal.runs.set_usage(self._record.id, usage)
+        await self._tell(ending, usage)
+
+    async def _tell(self, ending: Ending, usage: Usage) -> None:
+        """Tell the plugins how the run ended, at least once over a crash."""
         error = ending.error or {}
         outcome = Outcome(
             status=ending.status,
@@ -290,9 +298,10 @@ class Drive:
             error_code=error.get("code"),
             error_message=error.get("message"),
             steps=tuple(self._steps.history),
-            duration=time.time() - (self._record.started_at or self._record.created_at),
+            duration=(self._record.ended_at or time.time()) - (self._record.started_at or self._record.created_at),
         )
         await self._parts.hooks.on_end(self._run, outcome)
+        self._parts.journal.runs.set_told(self._record.id)
 
     def _usage_so_far(self) -> Usage:
         """Return the usage on record, and an estimate (four characters a token) for a step that was cut off."""

@@ -231,7 +231,7 @@ def _tool_call_id(body: bytes) -> str | None:
     except (msgspec.DecodeError, UnicodeError, RecursionError):
         return None
     call_id = answer.get("toolCallId") if isinstance(answer, dict) else None
-    return call_id if isinstance(call_id, str) and call_id.startswith("tool_") else None
+    return call_id if isinstance(call_id, str) else None
 
 
 def _refuse(environ: Environ, start_response: StartResponse, code: int, message: str) -> list[bytes]:

@@ -30,6 +30,7 @@ from bf_plugin.loop import LoopThread
 from bf_plugin.messengers.host import HostMessenger
 from bf_plugin.messengers.port import Messenger
 from bf_plugin.plugins import load_plugins
+from bf_plugin.requests import check_assistants
 from bf_plugin.retention import Retention
 from bf_plugin.runs import Runs
 from bf_plugin.settings import Settings
@@ -69,6 +70,7 @@ class Service:
         if caller is not None:
             opened.callback(caller.close)
         apps = create_apps(settings, caller)
+        check_assistants(settings)
         workers = Workers("bf-worker", limit=settings.worker_threads)
         opened.callback(workers.close)
         journal = open_journal(settings.database_url or default_url(name, host_app), settings.names("secret_key"))

@@ -94,7 +94,7 @@ class ToolCalls:
 
     def _prepare(self, place: Place, call: FunctionCall) -> _Call:
         tool = self._tools.get(call["name"])
-        if uitools.is_ui(call["name"]) and tool is not None:
+        if uitools.is_ui(call["name"]) and tool is not None and self._run.stream:
             return self._prepare_ui(place, call, tool)
         arguments, problem = parse_arguments(call["arguments"])
         base: dict[str, Any] = {"place": place, "id": call["call_id"], "name": call["name"], "tool": tool}

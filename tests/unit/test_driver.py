@@ -596,6 +596,25 @@ def test_a_started_tool_after_a_crash(world: World, idempotent: bool, runs: int)
     _check_whole(world, "done")
 
 
+def test_plugins_are_told_of_the_end_after_a_crash(world: World) -> None:
+    """`on_end` is called at least once: a process that died before it leaves that to the next."""
+    engine = ScriptedEngine(["text"])
+    record = world.run(engine)
+    drive, _ = world.drive(record, engine)
+    world.journal.runs.set_told = lambda run_id: Future()  # type: ignore[method-assign]
+    asyncio.run(drive.run())
+    del world.journal.runs.set_told
+    assert [run_id for run_id, _, _ in world.journal.runs.under_way()] == [record.id]
+    sent = list(world.gateway.bodies)
+
+    asyncio.run(world.drive(_adopt(world, record), engine, resumed=True)[0].run())
+
+    assert [(outcome.status, outcome.text) for outcome in world.recorder.outcomes] == [("completed", "text")] * 2
+    assert world.gateway.bodies == sent
+    world.journal.check()
+    assert world.journal.runs.under_way() == []
+
+
 class Upper:
     """Holds back the last character; a fresh one must be shown the text again after a takeover."""
 
