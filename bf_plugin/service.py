@@ -56,6 +56,10 @@ class Service:
         """Hand the runs over and let go of everything, whatever fails of it."""
         self._opened.close()
 
+    def wait_until_warm(self) -> None:
+        """Return when everything is loaded: a process forked in the midst of an import could never finish it."""
+        self._warming.join()
+
     def _open(
         self,
         opened: ExitStack,
@@ -116,7 +120,8 @@ class Service:
         health = Health(journal=journal, caller=caller, workers=workers, plugins=self._plugins)
         dispatcher.start()
         loop.run(Retention(journal, settings.retention_days).run())
-        threading.Thread(target=self._warm_up, name="warm-up", daemon=True).start()
+        self._warming = threading.Thread(target=self._warm_up, name="warm-up", daemon=True)
+        self._warming.start()
         return create_app(self.runs, starts, inspection, deletion, apps, health, settings)
 
     def _check_messengers(self, settings: Settings) -> None:
