@@ -39,7 +39,7 @@ document.getElementById("about").textContent = config.about;
 
 /** All this tab remembers over a reload. */
 const saved = JSON.parse(sessionStorage.getItem("chat") ?? "{}");
-const chat = { channel: crypto.randomUUID(), messages: [], lastEventId: "", run: null, ...saved };
+const chat = { channel: crypto.randomUUID(), messages: [], run: null, ...saved };
 let saving = 0;
 
 const assistant = new BFAssistant.Assistant({
@@ -91,6 +91,8 @@ function answerOf(run) {
 function update(run, change) {
   const message = answerOf(run);
   if (!message) return;
+  // An answer that was given up may come after all.
+  if (run && !run.ended && !message.running) Object.assign(message, { running: true, ending: null });
   change(message);
   redraw(message);
 }
@@ -170,15 +172,11 @@ async function stop() {
   }
 }
 
-/** Open the gateway's event stream, from the last message this tab saw; resolves when it is open. */
+/** Open the gateway's event stream, which begins now: the handler fetches what came before. Resolves when it is open. */
 function connect() {
-  const query = new URLSearchParams({ channel: chat.channel, lastEventId: chat.lastEventId });
-  const source = new EventSource(`gateway/events?${query}`);
+  const source = new EventSource(`gateway/events?${new URLSearchParams({ channel: chat.channel })}`);
   let opened = 0;
-  source.addEventListener("message", (event) => {
-    chat.lastEventId = event.lastEventId;
-    assistant.handleMessage(JSON.parse(event.data));
-  });
+  source.addEventListener("message", (event) => assistant.handleMessage(JSON.parse(event.data)));
   source.addEventListener("error", () => showConnection("offline", "Connection lost, trying again…"));
   return new Promise((resolve) => {
     source.addEventListener("open", () => {
