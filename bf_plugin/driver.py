@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from bf_plugin import events
+from bf_plugin.composer import Composer
 from bf_plugin.delivery import Delivery
 from bf_plugin.endings import Ending, RunFailed, ending_of, refusal
 from bf_plugin.engines.port import Engine
@@ -83,6 +84,12 @@ class Drive:
         self._expiring: asyncio.Future[None] | None = None
         self._troubled = False
         self._content: Sequence[Mapping[str, Any]] = ()
+        self._composer = Composer(
+            run=self._run,
+            hooks=parts.hooks,
+            action_name=record.spec.action_name,
+            style=parts.settings.event_style,
+        )
         self._outbox = self._new_outbox()
         self._tools = ToolCalls(
             run=self._run,
@@ -185,9 +192,9 @@ class Drive:
         return ending_of(self._interruption), self._interruption
 
     async def _converse(self, rows: Sequence[Sealed]) -> Ending:
-        if not self._outbox.begun:
+        if not self._composer.begun:
             self._outbox.event(events.thread_info(self._record.thread_id, self._record.id))
-        await self._outbox.replay(rows)
+        await self._composer.replay(rows)
         done = await self._steps.resume(rows, self._budget(), self._ticket.accept) if self._resumed else None
         before: Sequence[CallRecord] = await self._steps.calls() if done else ()
         fresh: Sequence[Item] = self._record.spec.messages
@@ -271,9 +278,9 @@ class Drive:
         return await self._insist(lambda: self._parts.journal.runs.finish(*ids, usage=usage, cut=cut, timeout=timeout))
 
     def _say_end(self, ending: Ending, usage: Usage) -> None:
-        if self._outbox.ended:
+        if self._composer.ended:
             return
-        if not self._outbox.begun:
+        if not self._composer.begun:
             self._outbox.event(events.thread_info(self._record.thread_id, self._record.id))
         if ending.error is not None:
             error = ending.error
@@ -294,7 +301,7 @@ class Drive:
             status=ending.status,
             finish_reason=ending.finish_reason,
             usage=usage,
-            text=self._outbox.text_so_far,
+            text=self._composer.text,
             error_code=error.get("code"),
             error_message=error.get("message"),
             steps=tuple(self._steps.history),
@@ -311,7 +318,7 @@ class Drive:
         return self._steps.usage + Usage(completion_tokens=tokens, total_tokens=tokens, estimated=True)
 
     def _result(self, ending: Ending, usage: Usage) -> Result:
-        answer = self._outbox.answer_so_far if ending.status == "completed" else self._outbox.text_so_far
+        answer = self._composer.answer if ending.status == "completed" else self._composer.text
         untouched = "".join(part["text"]["value"] for part in self._content) == answer
         text = [{"type": "text", "text": {"value": answer}}] if answer else []
         content = self._content if untouched and ending.status == "completed" else text
@@ -360,13 +367,11 @@ class Drive:
             delivery = Delivery(messenger, self._record.destination())
         joined = settings.coalesce_ms / 1000 if spec.channels else _POLLED_INTERVAL
         return Outbox(
-            run=self._run,
+            run_id=self._record.id,
             epoch=self._record.epoch,
+            composer=self._composer,
             log=self._parts.journal.log,
-            hooks=self._parts.hooks,
             delivery=delivery,
-            action_name=spec.action_name,
-            style=settings.event_style,
             interval=lambda: joined,
             on_fault=self._interrupt,
         )

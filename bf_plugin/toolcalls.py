@@ -82,7 +82,7 @@ class ToolCalls:
                 self._answered[call.tool_call_id] = asyncio.Event()
                 await self._start(call)
         announced = [(call.name, call.user_message, call.tool_call_id) for call in prepared]
-        if self._outbox.answers < step:
+        if self._outbox.composer.answers < step:
             self._outbox.event(events.function_call(announced))
         tasks = [asyncio.ensure_future(self._answer(call)) for call in prepared]
         try:
@@ -135,7 +135,7 @@ class ToolCalls:
 
     async def _ask_page(self, call: _Call, tool_call_id: str) -> str:
         keep = self._settings.ui_tool_keep_prefix
-        if not self._outbox.has_asked(tool_call_id):
+        if not self._outbox.composer.has_asked(tool_call_id):
             self._outbox.action(uitools.ui_action(call.name, call.arguments, tool_call_id, keep_prefix=keep))
         left = (call.deadline or 0.0) - time.time()
         with contextlib.suppress(asyncio.TimeoutError):

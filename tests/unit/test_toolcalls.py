@@ -52,6 +52,7 @@ class Outbox:
         self.events: list[Mapping[str, Any]] = []
         self.actions: list[Mapping[str, Any]] = []
         self.seen: Callable[[Mapping[str, Any]], object] = lambda action: None
+        self.composer = self
         self.answers = 0
 
     def has_asked(self, tool_call_id: str) -> bool:
