@@ -15,9 +15,8 @@ from bf_plugin.testing.process import ServerProcess, Site
 from bf_plugin.testing.provider import Reply, reply, text
 
 HOSTS = Path(__file__).parents[1] / "hosts"
-PIECES = [
-    f"{number} {word} " for number in range(1, 81) for word in ("é漢", "🦄👩‍👩‍👧‍👦", "\u2028 <b>&amp;</b>", "words")
-]
+WORDS = ["é漢", "🦄👩‍👩‍👧‍👦", "\u2028 <b>&amp;</b>", "words"]
+PIECES = [f"{number} {word} " for number in range(1, 81) for word in WORDS]
 DELAY = 0.01
 
 SHOWN = """() => [...document.querySelectorAll(".message.assistant:last-child .text")]
@@ -62,9 +61,8 @@ def story(_: Any) -> Reply:
 def serve(site: Site, port: int = 0) -> ServerProcess:
     """Start a gateway that has everything: page, messaging, plugin."""
     command = ["serve", "--app", "page_app:application", "--listen", f"127.0.0.1:{port}"]
-    own = {"BF_MESSAGING_URL": "", "BF_API_KEYS": "", "BF_OPENAI_API_KEY": "sk-test"}
-    # On PYTHONPATH, so that the working directory is the test's own.
-    return site.serve("bf-plugin", *command, **own, PYTHONPATH=str(HOSTS))
+    site.environ |= {"BF_MESSAGING_URL": "", "BF_API_KEYS": "", "BF_OPENAI_API_KEY": "sk-test"}
+    return site.serve("bf-plugin", *command, cwd=HOSTS)
 
 
 def port_of(server: ServerProcess) -> int:

@@ -462,7 +462,7 @@ def test_a_purged_run_is_given_up_at_once(node: Node) -> None:
     """The plugin's own 404 says that nothing will come any more: shown is what there is."""
     code = """
     const { log, callbacks } = recorder();
-    const { fetch, requests } = fakeGateway({ [args.path]: [404, { message: "m", errors: { runId: "is not known" } }] });
+    const { fetch, requests } = fakeGateway({ [args.path]: [404, { errors: { runId: "is not known" } }] });
     const assistant = new BFAssistant.Assistant({ ...callbacks, fetch });
     await assistant.resume({ ...args.run, text: "half", seq: 2 });
     return { log, requests: requests.length };
@@ -532,7 +532,7 @@ troubles = st.lists(
 def test_a_lossy_socket_a_reload_and_a_restart_lose_nothing(
     node: Node, data: st.DataObject, run: tuple[str, list[dict[str, Any]]], troubles: list[Any], piece: int
 ) -> None:
-    """Events lost and doubled, a reload between any two, an endpoint that fails and breaks off: the whole text, once."""
+    """Events lost and doubled, a reload between any two, an endpoint that fails and breaks off: all text, once."""
     text, events = run
     heard = data.draw(st.lists(st.sampled_from(events), max_size=8))
     split = data.draw(st.integers(0, len(heard)))
