@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bf_plugin import StopRun, Toolbox, driver, events, hookimpl, outbox
+from bf_plugin import StopRun, Toolbox, closing, events, hookimpl, outbox
 from bf_plugin.driver import Drive, Parts
 from bf_plugin.errors import DeliveryRefused, JournalError, ProviderError, RequestError
 from bf_plugin.hookcalls import HookCalls
@@ -818,7 +818,7 @@ class Failing:
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(driver, "_AGAIN", (0.001,))
+    monkeypatch.setattr(closing, "_AGAIN", (0.001,))
     monkeypatch.setattr(outbox, "_SEAL_AGAIN", 0.001)
 
 
@@ -880,7 +880,7 @@ def test_a_refused_start_is_taken_back_however_long_the_journal_fails(
 
 def test_the_journal_fails_at_a_deadline(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """The run ends all the same, and its end says why."""
-    monkeypatch.setattr(driver, "_AGAIN", (0.001,))
+    monkeypatch.setattr(closing, "_AGAIN", (0.001,))
     world.settings = Settings(coalesce_ms=0, run_timeout=0.2)
     engine = ScriptedEngine(["so far", Gate()])
     record = world.run(engine)
