@@ -41,6 +41,7 @@ document.getElementById("about").textContent = config.about;
 const saved = JSON.parse(sessionStorage.getItem("chat") ?? "{}");
 const chat = { channel: crypto.randomUUID(), messages: [], run: null, ...saved };
 let saving = 0;
+let opened = 0;
 
 const assistant = new BFAssistant.Assistant({
   apiKey: config.apiKey,
@@ -172,18 +173,19 @@ async function stop() {
   }
 }
 
-/** Open the gateway's event stream, which begins now: the handler fetches what came before. Resolves when it is open. */
-function connect() {
+/** Open the gateway's event stream, which begins now: the handler fetches what came before. Calls `ready` when it is open. */
+function connect(ready) {
   const source = new EventSource(`gateway/events?${new URLSearchParams({ channel: chat.channel })}`);
-  let opened = 0;
   source.addEventListener("message", (event) => assistant.handleMessage(JSON.parse(event.data)));
-  source.addEventListener("error", () => showConnection("offline", "Connection lost, trying again…"));
-  return new Promise((resolve) => {
-    source.addEventListener("open", () => {
-      showConnection("online", config.provider);
-      if ((opened += 1) > 1 && assistant.busy && assistant.run) assistant.catchUp();
-      resolve();
-    });
+  source.addEventListener("error", () => {
+    showConnection("offline", "Connection lost, trying again…");
+    // An HTTP error, as of a proxy whose gateway starts again, ends the browser's own attempts.
+    if (source.readyState === EventSource.CLOSED) setTimeout(() => connect(ready), 1000);
+  });
+  source.addEventListener("open", () => {
+    showConnection("online", config.provider);
+    if ((opened += 1) > 1 && assistant.run && !assistant.run.ended) assistant.catchUp();
+    ready();
   });
 }
 
@@ -228,7 +230,7 @@ if (resumed) assistant.resume(resumed);
 chat.messages.forEach(redraw);
 showMode({ empty: chat.messages.length === 0, busy: assistant.busy });
 conversation.scrollToEnd();
-const connected = connect();
+const connected = new Promise(connect);
 save();
 input.focus();
 resize();
