@@ -74,28 +74,38 @@ class Jobs:
         while True:
             try:
                 async with self._app.open_async():
-                    await asyncio.gather(self._work(), self._clear())
+                    await self._work()
             except Exception as error:  # Procrastinate's worker gives up when its connection is lost
                 self._log.warning("the queue of runs is away: %s", _reason(error))
             await asyncio.sleep(_AGAIN)
 
     async def _work(self) -> None:
-        await self._app.run_worker_async(
-            queues=[self._queue],
-            concurrency=CONCURRENCY,
-            install_signal_handlers=False,
-            fetch_job_polling_interval=_POLL,
-            shutdown_graceful_timeout=1.0,
-            delete_jobs="always",
-        )
+        clearing = asyncio.ensure_future(self._keep_clear())
+        try:
+            await self._app.run_worker_async(
+                queues=[self._queue],
+                concurrency=CONCURRENCY,
+                install_signal_handlers=False,
+                fetch_job_polling_interval=_POLL,
+                shutdown_graceful_timeout=1.0,
+                delete_jobs="always",
+            )
+        finally:
+            clearing.cancel()
 
-    async def _clear(self) -> None:
-        """Remove jobs whose worker died over them: what they were about is offered again."""
-        manager = self._app.job_manager
+    async def _keep_clear(self) -> None:
         while True:
             await asyncio.sleep(_STALLED)
-            for job in await manager.get_stalled_jobs(queue=self._queue, seconds_since_heartbeat=_STALLED):
-                await manager.finish_job(job, procrastinate.jobs.Status.ABORTED, delete_job=True)
+            try:
+                await self.clear(_STALLED)
+            except ProcrastinateException as error:
+                self._log.warning("lost jobs stay where they are for now: %s", _reason(error))
+
+    async def clear(self, seconds: float) -> None:
+        """Remove jobs whose worker is silent for `seconds`: the runs they were about are offered again."""
+        manager = self._app.job_manager
+        for job in await manager.get_stalled_jobs(queue=self._queue, seconds_since_heartbeat=seconds):
+            await manager.finish_job(job, procrastinate.jobs.Status.ABORTED, delete_job=True)
 
 
 def _reason(error: BaseException) -> str:

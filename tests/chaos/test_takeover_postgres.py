@@ -234,20 +234,68 @@ def test_runs_go_on_when_postgres_restarts(spread: Site, postgres: Any) -> None:
     check(spread, again, expected_of("after"))
 
 
-@pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGKILL])
-def test_the_whole_deployment_comes_back(spread: Site, sign: signal.Signals) -> None:
-    """Ended politely or not, all processes at once, the next life of the deployment goes on with every run."""
+def test_the_whole_deployment_comes_back(spread: Site) -> None:
+    """Killed all at once, the next life of the deployment goes on with every run."""
     spread.provider.brain = story
     servers = serve(spread, 2)
     questions = [f"d{index}" for index in range(8)]
     runs = start_all(spread, servers, questions)
     for server in servers:
-        if sign == signal.SIGKILL:
-            server.kill()
-        else:
-            server.stop()
+        server.kill()
 
-    serve(spread, 2)
+    serve(spread, 1)
 
     for run, question in zip(runs, questions, strict=True):
         check(spread, run, expected_of(question))
+
+
+def test_a_worker_takes_what_a_server_hands_over(spread: Site) -> None:
+    """A server that ends politely leaves its runs to a worker, at once; so does a worker."""
+    gate, second = Gate(), Gate()
+    spread.provider.script(text("one ", gate, "two ", second, "three"))
+    spread.environ["BF_HEARTBEAT_TIMEOUT"] = "60"
+    server = spread.serve("bf-plugin", "serve", "--listen", "127.0.0.1:0")
+    workers = [spread.serve("bf-plugin", "worker") for _ in range(2)]
+    for worker in workers:
+        worker.wait_for("driving runs")
+    run = spread.start(server.url)
+    gate.wait_reached()
+
+    assert server.stop() == 0
+    first = wait_until(lambda: drives(spread, run, workers), 20)
+    gate.release()
+    spread.gateway.wait_for(lambda: spread.gateway.text(run["runId"]) == "one two ")
+    assert first.stop() == 0
+    wait_until(lambda: drives(spread, run, [worker for worker in workers if worker is not first]), 20)
+    second.release()
+
+    check(spread, run, "one two three")
+
+
+def drives(site: Site, run: dict[str, Any], processes: list[ServerProcess]) -> ServerProcess | None:
+    """Return which of some processes drives a run."""
+    owner = owners(site)[run["runId"]]
+    return next((process for process in processes if process.pid == pid_of(owner)), None)
+
+
+def test_a_worker_leaves_alone_what_a_host_app_must_deliver(spread: Site) -> None:
+    """Messages that go to a host app in-process cannot be sent from anywhere else."""
+    gate = Gate()
+    spread.provider.script(text("at ", gate, "home"))
+    worker = spread.serve("bf-plugin", "worker")
+    worker.wait_for("driving runs")
+    del spread.environ["BF_MESSAGING_URL"]
+    (server,) = serve(spread, 1)
+    run = spread.start(server.url)
+    gate.wait_reached()
+    dead = owners(spread)[run["runId"]]
+    server.kill()
+
+    signal.sigtimedwait([], THRESHOLD + 1.5)
+
+    assert owners(spread)[run["runId"]] == dead
+    serve(spread, 1)
+    wait_until(lambda: owners(spread)[run["runId"]] != dead, 20)
+    assert pid_of(owners(spread)[run["runId"]]) != worker.pid
+    gate.release()
+    wait_until(lambda: run["runId"] not in owners(spread), 20)
