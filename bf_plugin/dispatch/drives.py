@@ -105,6 +105,8 @@ class Drives:
 
     def _take_over(self, run_id: str, epoch: int) -> None:
         log = self._log.bind(run_id=run_id)
+        if self._closed:
+            return
         try:
             record = self._parts.journal.runs.adopt(run_id, epoch, self.owner).result(_ADOPT_PATIENCE)
         except Exception as error:  # one run that cannot be read, after a change of keys say, is not all of them

@@ -7,6 +7,7 @@ its epoch. All else (notifications, jobs) only makes haste, and a slow look at t
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 import secrets
 import socket
@@ -38,16 +39,17 @@ _LEAVE_PATIENCE = 5.0
 class ProcrastinateDispatcher(Drives):
     """Drives runs on the loop of this process, and goes on with those of processes that left or fell silent.
 
-    `home` names the host app that takes this process's messages: runs delivered in-process never leave it.
+    `home` names the host app that takes this process's messages: runs delivered in-process are only taken by processes
+    of the same name. It is part of the owner's name, so that it is known as long as the run is.
     """
 
     def __init__(self, loop: LoopThread, parts: Parts, place: PostgresServer, home: str | None) -> None:
-        super().__init__(loop, parts, f"{os.getpid()}-{socket.gethostname()[:80]}-{secrets.token_hex(4)}")
-        self._home = home
+        tag = "" if home is None else "@" + hashlib.sha256(home.encode()).hexdigest()[:8]
+        super().__init__(loop, parts, f"{os.getpid()}-{socket.gethostname()[:60]}-{secrets.token_hex(4)}{tag}")
         self._owners = parts.journal.owners
         self._settings = parts.settings
         self._listener = place.listen()
-        self._jobs = Jobs(place.conninfo, "http" if home is None else f"host:{home}", self._take)
+        self._jobs = Jobs(place.conninfo, f"runs{tag}", self._take)
         self._census = Census(parts.settings.heartbeat_timeout)
         self._due: dict[tuple[str, int], float] = {}
         self._looked = 0.0
@@ -58,7 +60,7 @@ class ProcrastinateDispatcher(Drives):
     def start(self) -> None:
         """Put this process on record, and watch the others."""
         self._jobs.install()
-        written(self._owners.beat(self.owner, self._home))
+        written(self._owners.beat(self.owner))
         self._loop.call(self._begin)
         self._watcher.start()
 
@@ -86,8 +88,8 @@ class ProcrastinateDispatcher(Drives):
         while True:
             await asyncio.sleep(self._settings.heartbeat)
             try:
-                await settled(self._owners.beat(self.owner, self._home))
-            except JournalError as error:
+                await settled(self._owners.beat(self.owner))
+            except Exception as error:  # the next one may work; without any, others take the runs
                 self._log.error("no heartbeat: %s", error)
 
     async def _take(self, run_id: str, epoch: int) -> None:
@@ -125,26 +127,35 @@ class ProcrastinateDispatcher(Drives):
         self._drop_ended()
         rows = self._owners.all()
         gone = self._census.gone(rows) - {self.owner}
-        homes = {row.id: row.home for row in rows}
         orphans = self._owners.runs_of(gone)
-        mine = [(run_id, epoch) for run_id, epoch, owner in orphans if homes.get(owner or "") == self._home]
-        now = time.monotonic()
-        turn = now + self._turn(rows, gone)
-        self._due = {orphan: self._due.get(orphan, turn) for orphan in mine}
-        for orphan, due in self._due.items():
-            if due <= now and orphan[0] not in self._unreadable:
-                self._due[orphan] = now + _OFFER_AGAIN
+        now, turn, known = time.monotonic(), self._turn(rows, gone), {row.id for row in rows}
+        due: dict[tuple[str, int], float] = {}
+        for run_id, epoch, owner in orphans:
+            if self._is_at_home(owner):
+                # One that is not on record may be about to say that it lives.
+                patience = turn if owner in known else turn + self._settings.heartbeat_timeout
+                due[run_id, epoch] = self._due.get((run_id, epoch), now + patience)
+        self._due = due
+        for orphan, when in due.items():
+            if when <= now and orphan[0] not in self._unreadable:
+                due[orphan] = now + _OFFER_AGAIN
                 self._loop.run(self._jobs.defer(*orphan))
         if empty := gone - {owner for _, _, owner in orphans}:
             written(self._owners.forget(empty))
 
     def _turn(self, rows: Sequence[OwnerRow], gone: set[str]) -> float:
         """Return for how long this process lets those before it offer a run."""
-        others = sorted(row.id for row in rows if row.home == self._home and row.id not in gone)
+        others = sorted(row.id for row in rows if self._is_at_home(row.id) and row.id not in gone)
         return others.index(self.owner) * _TURN if self.owner in others else _TURN
 
+    def _is_at_home(self, owner: str | None) -> bool:
+        return _home(owner or "") == _home(self.owner)
+
     def _take_unended(self, run_id: str) -> None:
-        homes = {row.id: row.home for row in self._owners.all()}
         record = self._parts.journal.runs.find(run_id)
-        if record is not None and homes.get(record.owner or "") == self._home:
+        if record is not None and self._is_at_home(record.owner):
             super()._take_unended(run_id)
+
+
+def _home(owner: str) -> str:
+    return owner.partition("@")[2]

@@ -55,11 +55,12 @@ class Watcher:
                     self._sweep()
                     swept = time.monotonic()
                 self._failing = False
-            except BFError as error:
+            except Exception as error:  # without this thread, stops and tool answers would come late for good
                 self._complain(error)
                 self._ended.wait(self._every)
 
-    def _complain(self, error: BFError) -> None:
+    def _complain(self, error: Exception) -> None:
         if not self._failing:
-            self._log.error("cannot watch the journal: %s", error)
+            known = isinstance(error, BFError)
+            self._log.error("cannot watch the journal: %s", error, error=None if known else error)
         self._failing = True

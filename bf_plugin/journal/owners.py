@@ -17,13 +17,9 @@ from bf_plugin.journal.tables import owners, runs
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OwnerRow:
-    """A process. `home` names the host app that its runs' messages go to in-process, None when they go over HTTP.
-
-    `beat_at` is the database's clock; compare it with nothing but earlier values of itself.
-    """
+    """A process. `beat_at` is the database's clock; compare it with nothing but earlier values of itself."""
 
     id: str
-    home: str | None
     beat_at: float
     left: bool
 
@@ -31,13 +27,13 @@ class OwnerRow:
 class OwnerStore(Base):
     """Who drives runs, and who has left or fallen silent."""
 
-    def beat(self, owner: str, home: str | None) -> Future[None]:
+    def beat(self, owner: str) -> Future[None]:
         """Say that a process is alive; the first time this puts it on record."""
 
         def job(connection: Connection) -> None:
             mine = update(owners).where(owners.c.id == owner).values(beat_at=_now(connection))
             if connection.execute(mine).rowcount != 1:
-                connection.execute(insert(owners).values(id=owner, home=home, beat_at=_now(connection), has_left=0))
+                connection.execute(insert(owners).values(id=owner, beat_at=_now(connection), has_left=0))
 
         return self.write(job)
 
@@ -53,7 +49,7 @@ class OwnerStore(Base):
     def all(self) -> list[OwnerRow]:
         """Return all processes on record, those that have left or died too as long as runs are theirs."""
         rows = self.read(lambda connection: connection.execute(select(owners)).all())
-        return [OwnerRow(id=row.id, home=row.home, beat_at=row.beat_at, left=bool(row.has_left)) for row in rows]
+        return [OwnerRow(id=row.id, beat_at=row.beat_at, left=bool(row.has_left)) for row in rows]
 
     def is_alive(self, owner: str, timeout: float) -> bool:
         """Tell whether a process gave a sign of life within the last `timeout` seconds."""

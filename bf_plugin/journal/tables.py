@@ -147,7 +147,6 @@ owners = Table(
     "bf_owners",
     metadata,
     Column("id", String(120), primary_key=True),
-    Column("home", String(200)),
     Column("beat_at", Float, nullable=False),
     Column("has_left", Integer, nullable=False),
 )

@@ -114,6 +114,16 @@ def start_all(site: Site, servers: list[ServerProcess], questions: list[str]) ->
         return list(pool.map(lambda place: site.start(place[0].url, place[1], tools=[NOTE]), places))
 
 
+def wait_for_text(site: Site, run: dict[str, Any]) -> None:
+    site.gateway.wait_for(lambda: site.gateway.events(run_id=run["runId"], type="delta"))
+
+
+def wait_for_call(site: Site, number: int) -> Any:
+    """Return the id of the tool call that a page was asked to make as call `number` of this site."""
+    site.gateway.wait_for(lambda: len(site.gateway.actions("llmToolCall")) > number)
+    return site.gateway.actions("llmToolCall")[number]["options"]["toolCallId"]
+
+
 def test_killing_the_busiest_process_loses_nothing(spread: Site) -> None:
     """Kill -9 of one of three: every run ends once, whole, and no finished tool call is made again."""
     spread.provider.brain = story
@@ -151,7 +161,7 @@ def test_a_frozen_process_is_taken_over_and_stays_silent(spread: Site) -> None:
     servers = serve(spread, 2)
     frozen, other = (worker_of(spread, server) for server in servers)
     run = spread.start(servers[0].url)
-    spread.gateway.wait_for(lambda: spread.gateway.events(run_id=run["runId"], type="delta"))
+    wait_for_text(spread, run)
     os.kill(frozen, signal.SIGSTOP)
     try:
         frozen_at = time.monotonic()
@@ -177,7 +187,7 @@ def test_a_stop_elsewhere_ends_the_run_of_a_frozen_process(spread: Site) -> None
     servers = serve(spread, 2)
     frozen = worker_of(spread, servers[0])
     run = spread.start(servers[0].url)
-    spread.gateway.wait_for(lambda: spread.gateway.events(run_id=run["runId"], type="delta"))
+    wait_for_text(spread, run)
     os.kill(frozen, signal.SIGSTOP)
     try:
         assert spread.stop(servers[1].url, run)["status"] == "cancelled"
@@ -194,7 +204,7 @@ def test_stops_and_answers_reach_the_driver_from_any_process(spread: Site) -> No
     stops: list[float] = []
     for _ in range(20):
         run = spread.start(servers[0].url)
-        spread.gateway.wait_for(lambda run=run: spread.gateway.events(run_id=run["runId"], type="delta"))
+        wait_for_text(spread, run)
         began = time.monotonic()
         assert spread.stop(servers[1].url, run)["status"] == "cancelled"
         assert spread.events(run)[-1]["finish_reason"] == "cancelled"
@@ -203,8 +213,7 @@ def test_stops_and_answers_reach_the_driver_from_any_process(spread: Site) -> No
     answers: list[float] = []
     for number in range(10):
         run = spread.start(servers[0].url, tools=[CONFIRM])
-        spread.gateway.wait_for(lambda number=number: len(spread.gateway.actions("llmToolCall")) > number)
-        asked = spread.gateway.actions("llmToolCall")[number]["options"]["toolCallId"]
+        asked = wait_for_call(spread, number)
         began = time.monotonic()
         answer = spread.post(servers[1].url, "/tool-response", {"toolCallId": asked, "success": True})
         assert answer.json()["status"] == "accepted"

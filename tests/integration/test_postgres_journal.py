@@ -293,7 +293,7 @@ def test_owners_come_and_go(boot: Callable[[], Journal]) -> None:
     """A process is on record with its first beat, and stays as long as a run needs to be found by it."""
     journal = boot()
     owners = journal.owners
-    owners.beat("me", "portal").result(10)
+    owners.beat("me").result(10)
     run = create(journal, record())
     assert owners.is_alive("me", 60)
     assert not owners.is_alive("me", -1)
@@ -303,7 +303,7 @@ def test_owners_come_and_go(boot: Callable[[], Journal]) -> None:
     owners.forget(["me"]).result(10)
 
     assert not owners.is_alive("me", 60)
-    assert [(row.id, row.home, row.left) for row in owners.all()] == [("me", "portal", True)]
+    assert [(row.id, row.left) for row in owners.all()] == [("me", True)]
     assert owners.runs_of(["me"]) == [(run.id, 1, "me")]
     journal.runs.finish(run.id, 1, usage=Usage(), cut=None, timeout=600).result(10)
     owners.forget(["me"]).result(10)
