@@ -53,7 +53,7 @@ def create_app(
         ("/runs/{run_id}/events", EventsResource(inspection)),
         ("/threads/{thread_id}", ThreadResource(deletion, apps)),
         ("/threads/{thread_id}/messages", MessagesResource(inspection, apps)),
-        ("/openapi.json", OpenAPIResource()),
+        ("/openapi.json", OpenAPIResource(runs.providers)),
         ("/healthz", HealthzResource()),
         ("/readyz", ReadyzResource(health)),
         ("/plugins", PluginsResource(health, apps)),

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 from bf_plugin import events
+from bf_plugin.closing import Closing
+from bf_plugin.composer import Composer
 from bf_plugin.delivery import Delivery
 from bf_plugin.endings import Ending, RunFailed, ending_of, refusal
 from bf_plugin.engines.port import Engine
@@ -21,22 +21,16 @@ from bf_plugin.journal import Decided, Journal, RunRecord
 from bf_plugin.journal.records import Decision, Sealed
 from bf_plugin.journal.steps import CallRecord
 from bf_plugin.logs import get_logger
-from bf_plugin.loop import settled
 from bf_plugin.messengers.port import Messenger
 from bf_plugin.outbox import Outbox
 from bf_plugin.settings import Settings
 from bf_plugin.steps import StepRunner
-from bf_plugin.tickets import Result, Ticket
+from bf_plugin.tickets import Ticket
 from bf_plugin.toolcalls import ToolCalls
-from bf_plugin.values import Outcome, Run, StopReason, Usage
-
-T = TypeVar("T")
+from bf_plugin.values import Run, StopReason
 
 ATTEMPTS = 3
 """Takeovers in a row, without a newly committed message or step between them, after which a run is given up."""
-
-_AGAIN = (0.5, 1.0, 2.0, 5.0, 10.0)
-"""Seconds between tries of a write that ends a run, while the journal fails; the last one repeats."""
 
 _POLLED_INTERVAL = 0.5
 """Seconds over which text is joined when nobody receives messages: they are only the event log then."""
@@ -72,7 +66,6 @@ class Drive:
         self._record = record
         self._parts = parts
         self._ticket = ticket
-        self._promoted = promoted
         self._resumed = resumed
         self._run = run_of(record)
         secrets = (record.secrets.app_key, record.secrets.provider_key) if record.secrets else ()
@@ -81,8 +74,13 @@ class Drive:
         self._interruption: Exception | None = None
         self._stop_reason: StopReason | None = None
         self._expiring: asyncio.Future[None] | None = None
-        self._troubled = False
         self._content: Sequence[Mapping[str, Any]] = ()
+        self._composer = Composer(
+            run=self._run,
+            hooks=parts.hooks,
+            action_name=record.spec.action_name,
+            style=parts.settings.event_style,
+        )
         self._outbox = self._new_outbox()
         self._tools = ToolCalls(
             run=self._run,
@@ -98,6 +96,18 @@ class Drive:
             engine=parts.engine(record.spec.provider),
             journal=parts.journal,
             outbox=self._outbox,
+        )
+        self._closing = Closing(
+            record=record,
+            run=self._run,
+            journal=parts.journal,
+            hooks=parts.hooks,
+            outbox=self._outbox,
+            steps=self._steps,
+            ticket=ticket,
+            promoted=promoted,
+            timeout=parts.settings.run_timeout,
+            log=self._log,
         )
 
     def stop(self, decision: Decision, reason: StopReason) -> None:
@@ -119,6 +129,8 @@ class Drive:
         deadline = self._watch_deadline()
         try:
             rows = await self._restore() if self._resumed else ()
+            if self._record.state == "ended":
+                return await self._closing.tell(self._on_record(), self._record.usage)
             lane = asyncio.ensure_future(self._outbox.run())
             await self._drive(rows)
         except Fenced:
@@ -138,14 +150,14 @@ class Drive:
         if isinstance(cause, Decided):
             self._ticket.accept()
         elif cause is not None and self._ticket.claim():
-            return await self._refuse(cause)
+            return await self._closing.refuse(cause)
         if ending.error is not None and not ending.decided:
             self._log.warning("the run fails: %s", cause, error=None if ending.expected else cause)
         if not ending.decided:
             await self._outbox.flush()  # what came before a failure is the page's
         if not ending.decided or ending.lacks_error:
-            ending = await self._decide(ending)
-        await self._close(ending)
+            ending = await self._closing.decide(ending)
+        await self._closing.close(ending, self._stop_reason, self._content)
         return None
 
     async def _restore(self) -> Sequence[Sealed]:
@@ -153,16 +165,18 @@ class Drive:
         rows = await asyncio.to_thread(self._parts.journal.log.all, self._record.id)
         self._outbox.restore(rows)
         await self._steps.restore()
-        record = self._record
-        if record.outcome is not None:
-            decision = Decision(
-                won=False, outcome=record.outcome, finish_reason=record.finish_reason or "error", error=record.error
-            )
-            self._interruption = self._interruption or Decided(decision)
-        elif record.attempts > ATTEMPTS:
-            text = f"{record.attempts} processes in a row ended while they drove this run; its text is kept"
+        if self._record.outcome is not None:
+            self._interruption = self._interruption or Decided(self._on_record().as_decision())
+        elif (attempts := self._record.attempts) > ATTEMPTS:
+            text = f"{attempts} processes in a row ended while they drove this run; its text is kept"
             self._interruption = RunFailed("too_many_takeovers", text)
         return rows
+
+    def _on_record(self) -> Ending:
+        """Return the ending of a run that had one when it was taken over."""
+        record = self._record
+        outcome, reason = record.outcome or "failed", record.finish_reason or "error"
+        return Ending.of(Decision(won=False, outcome=outcome, finish_reason=reason, error=record.error))
 
     async def _converse_or_fail(self, rows: Sequence[Sealed]) -> tuple[Ending, Exception | None]:
         """Return how the conversation ended, and what ended it if that was not the model."""
@@ -181,9 +195,9 @@ class Drive:
         return ending_of(self._interruption), self._interruption
 
     async def _converse(self, rows: Sequence[Sealed]) -> Ending:
-        if not self._outbox.begun:
+        if not self._composer.begun:
             self._outbox.event(events.thread_info(self._record.thread_id, self._record.id))
-        await self._outbox.replay(rows)
+        await self._composer.replay(rows)
         done = await self._steps.resume(rows, self._budget(), self._ticket.accept) if self._resumed else None
         before: Sequence[CallRecord] = await self._steps.calls() if done else ()
         fresh: Sequence[Item] = self._record.spec.messages
@@ -209,116 +223,11 @@ class Drive:
         await self._outbox.finish()
         return Ending(status="completed", finish_reason=finish_reason)
 
-    async def _refuse(self, cause: Exception) -> None:
-        """Take the run back: its start is answered with an error."""
-        journal, record = self._parts.journal, self._record
-        timeout = self._parts.settings.run_timeout
-        promoted = await self._insist(lambda: journal.runs.discard(record.id, record.epoch, timeout=timeout))
-        self._log.info("the start is refused: %s", cause)
-        self._ticket.refuse(refusal(cause, operator_key=record.spec.operator_key))
-        if promoted is not None:
-            self._promoted(promoted)
-
-    async def _decide(self, ending: Ending) -> Ending:
-        """Propose the outcome; whoever was first has it."""
-        proposal = (self._record.id, ending.status, ending.finish_reason, ending.error)
-        decision = await self._insist(lambda: self._parts.journal.runs.decide(*proposal))
-        return ending if decision.won else Ending.of(decision)
-
-    async def _insist(self, write: Callable[[], Future[T]]) -> T:
-        """Repeat a write until the journal takes it: a run that is left half ended would block its thread for good."""
-        for pause in itertools.chain(_AGAIN, itertools.repeat(_AGAIN[-1])):
-            try:
-                return await settled(write())
-            except Fenced:
-                raise
-            except JournalError as error:
-                self._trouble(error)
-            await asyncio.sleep(pause)
-        raise AssertionError("unreachable")
-
-    def _trouble(self, error: JournalError) -> None:
-        """Say once that the journal fails, in the log and to a caller that waits."""
-        if not self._troubled:
-            self._troubled = True
-            self._log.error("the run waits for the journal, to be ended: %s", error)
-            self._ticket.fail(refusal(error, operator_key=False))
-
-    async def _close(self, ending: Ending) -> None:
-        """Send `end`, leave the thread in order, free it, tell everybody."""
-        self._outbox.discard()
-        await self._steps.settle()
-        if ending.decided and ending.status in ("cancelled", "expired"):
-            default: StopReason = "deadline" if ending.status == "expired" else "stop"
-            self._parts.hooks.on_stop(self._run, self._stop_reason or default)
-        cancelling = asyncio.ensure_future(self._steps.cancel())
-        usage = self._usage_so_far()
-        self._say_end(ending, usage)
-        await self._outbox.flush()
-        promoted = await self._finish(usage)
-        self._ticket.end(self._result(ending, usage))
-        if promoted is not None:
-            self._promoted(promoted)
-        await self._settle(ending, usage, await cancelling)
-
-    async def _finish(self, usage: Usage) -> RunRecord | None:
-        cut, timeout = await self._steps.cut(), self._parts.settings.run_timeout
-        ids = (self._record.id, self._record.epoch)
-        return await self._insist(lambda: self._parts.journal.runs.finish(*ids, usage=usage, cut=cut, timeout=timeout))
-
-    def _say_end(self, ending: Ending, usage: Usage) -> None:
-        if self._outbox.ended:
-            return
-        if not self._outbox.begun:
-            self._outbox.event(events.thread_info(self._record.thread_id, self._record.id))
-        if ending.error is not None:
-            error = ending.error
-            self._outbox.event(events.error(error["message"], error["code"], error["details"]))
-        self._outbox.event(events.end(ending.finish_reason, usage))
-
-    async def _settle(self, ending: Ending, usage: Usage, billed: Usage | None) -> None:
-        """Correct the usage by what the provider told after the cancel, then tell the plugins."""
-        if billed is not None:
-            usage = self._steps.usage + billed
-            self._parts.journal.runs.set_usage(self._record.id, usage)
-        error = ending.error or {}
-        outcome = Outcome(
-            status=ending.status,
-            finish_reason=ending.finish_reason,
-            usage=usage,
-            text=self._outbox.text_so_far,
-            error_code=error.get("code"),
-            error_message=error.get("message"),
-            steps=tuple(self._steps.history),
-            duration=time.time() - (self._record.started_at or self._record.created_at),
-        )
-        await self._parts.hooks.on_end(self._run, outcome)
-
-    def _usage_so_far(self) -> Usage:
-        """Return the usage on record, and an estimate (four characters a token) for a step that was cut off."""
-        if not self._steps.is_open:
-            return self._steps.usage
-        tokens = (len(self._steps.partial_text()) + 3) // 4
-        return self._steps.usage + Usage(completion_tokens=tokens, total_tokens=tokens, estimated=True)
-
-    def _result(self, ending: Ending, usage: Usage) -> Result:
-        answer = self._outbox.answer_so_far if ending.status == "completed" else self._outbox.text_so_far
-        untouched = "".join(part["text"]["value"] for part in self._content) == answer
-        text = [{"type": "text", "text": {"value": answer}}] if answer else []
-        content = self._content if untouched and ending.status == "completed" else text
-        return Result(
-            status=ending.status,
-            finish_reason=ending.finish_reason,
-            usage=usage,
-            content=content,
-            error=ending.error,
-        )
-
     def _interrupt(self, cause: Exception) -> None:
         """Break off the conversation because of `cause`, once."""
         if self._work is not None and self._work.done():
             if isinstance(cause, JournalError) and not isinstance(cause, (Decided, Fenced)):
-                self._trouble(cause)
+                self._closing.trouble(cause)
             elif not isinstance(cause, Decided):
                 self._log.info("after the run's end: %s", cause)
             return
@@ -342,7 +251,7 @@ class Drive:
             finish_reason="expired",
             error={"message": message, "code": "run_expired", "details": None},
         )
-        self._interrupt(Decided((await self._decide(ending)).as_decision()))
+        self._interrupt(Decided((await self._closing.decide(ending)).as_decision()))
 
     def _new_outbox(self) -> Outbox:
         spec, settings = self._record.spec, self._parts.settings
@@ -351,13 +260,11 @@ class Drive:
             delivery = Delivery(messenger, self._record.destination())
         joined = settings.coalesce_ms / 1000 if spec.channels else _POLLED_INTERVAL
         return Outbox(
-            run=self._run,
+            run_id=self._record.id,
             epoch=self._record.epoch,
+            composer=self._composer,
             log=self._parts.journal.log,
-            hooks=self._parts.hooks,
             delivery=delivery,
-            action_name=spec.action_name,
-            style=settings.event_style,
             interval=lambda: joined,
             on_fault=self._interrupt,
         )

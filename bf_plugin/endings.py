@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast, get_args
 
+from bf_plugin.composer import NotReplayable
 from bf_plugin.delivery import DeliveryFailed
 from bf_plugin.errors import BFError, JournalError, PluginError, ProviderError, RequestError, StopRun
 from bf_plugin.journal.records import Decided, Decision
-from bf_plugin.outbox import NotReplayable
 from bf_plugin.tickets import Result
 from bf_plugin.values import FinishReason, Status
 

@@ -10,7 +10,7 @@ import re
 import secrets
 
 _BYTES = 21
-_SHAPE = re.compile(r"^(thread|run)_[A-Za-z0-9_-]{28}$")
+_SHAPE = re.compile(r"(thread|run|tool)_[A-Za-z0-9_-]{28}")
 
 
 def new_thread_id() -> str:
@@ -30,4 +30,4 @@ def new_tool_call_id() -> str:
 
 def is_ours(value: str) -> bool:
     """Tell whether `value` has the shape of an id this module made."""
-    return _SHAPE.match(value) is not None
+    return _SHAPE.fullmatch(value) is not None

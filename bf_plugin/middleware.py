@@ -82,9 +82,12 @@ class Application:
     def start(self) -> None:
         """Start now instead of with the first request: for gunicorn's `post_worker_init` and the like.
 
-        Raises BFError that says why it cannot.
+        Returns when everything is loaded, so the process may fork. Raises BFError that says why it cannot start.
         """
-        if self._running() is None and self._failure is not None:
+        service = self._running()
+        if service is not None:
+            service.wait_until_warm()
+        elif self._failure is not None:
             raise self._failure[1]
 
     def close(self) -> None:
@@ -231,7 +234,7 @@ def _tool_call_id(body: bytes) -> str | None:
     except (msgspec.DecodeError, UnicodeError, RecursionError):
         return None
     call_id = answer.get("toolCallId") if isinstance(answer, dict) else None
-    return call_id if isinstance(call_id, str) and call_id.startswith("tool_") else None
+    return call_id if isinstance(call_id, str) else None
 
 
 def _refuse(environ: Environ, start_response: StartResponse, code: int, message: str) -> list[bytes]:

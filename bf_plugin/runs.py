@@ -15,7 +15,7 @@ from bf_plugin.endings import failure_of
 from bf_plugin.engines.port import Engine
 from bf_plugin.errors import RequestError, invalid
 from bf_plugin.hookcalls import HookCalls
-from bf_plugin.ids import new_run_id, new_thread_id
+from bf_plugin.ids import is_ours, new_run_id, new_thread_id
 from bf_plugin.journal import Journal, RunRecord, RunSpec, Secrets, ThreadBusy, UnknownThread
 from bf_plugin.journal.keys import Claim
 from bf_plugin.journal.writer import written
@@ -105,14 +105,16 @@ class Runs:
 
     def stop(self, request: StopRequest, app_id: str | None) -> str:
         """Stop a run; return the status the caller is told. `app_id` None: no key was sent."""
-        record = self._journal.runs.get(request.run_id, request.thread_id)
+        known = is_ours(request.run_id) and is_ours(request.thread_id)
+        record = self._journal.runs.get(request.run_id, request.thread_id) if known else None
         if record is None or app_id not in (None, record.app):
             return "not_found"
         return self._cancel(record, "stop") if record.outcome is None else f"already_{record.outcome}"
 
     def answer_tool(self, answer: ToolAnswer) -> str:
         """Take a page's answer to a tool call: `accepted` when it is the first and in time, else `ignored`."""
-        answered = written(self._journal.steps.answer(answer.tool_call_id, answer.output))
+        ours = is_ours(answer.tool_call_id)
+        answered = written(self._journal.steps.answer(answer.tool_call_id, answer.output)) if ours else None
         if answered is None:
             raise RequestError(404, "no such tool call", errors={"toolCallId": "is not known here"})
         run_id, first = answered
@@ -120,9 +122,14 @@ class Runs:
             self._dispatcher.answered(run_id, answer.tool_call_id)
         return "accepted" if first else "ignored"
 
+    @property
+    def providers(self) -> Sequence[str]:
+        """The names of the installed engines."""
+        return sorted(self._engines)
+
     def knows_tool_call(self, tool_call_id: str) -> bool:
         """Tell whether a tool call is ours; if not, its answer is for the host's own routes."""
-        return self._journal.steps.has_call(tool_call_id)
+        return is_ours(tool_call_id) and self._journal.steps.has_call(tool_call_id)
 
     def _cancel(self, record: RunRecord, reason: StopReason) -> str:
         decision = written(self._journal.runs.decide(record.id, "cancelled", "cancelled"))
@@ -136,7 +143,7 @@ class Runs:
         warnings = list(request.warnings)
         if request.thread_id is None:
             return new_thread_id(), True, warnings
-        if self._journal.runs.has_thread(request.thread_id, app.id):
+        if is_ours(request.thread_id) and self._journal.runs.has_thread(request.thread_id, app.id):
             return request.thread_id, False, warnings
         if self._settings.unknown_thread == "reject":
             raise _unknown_thread()

@@ -29,6 +29,7 @@ from bf_plugin.loop import LoopThread
 from bf_plugin.messengers.host import HostMessenger
 from bf_plugin.messengers.port import Messenger
 from bf_plugin.plugins import load_plugins
+from bf_plugin.requests import check_assistants
 from bf_plugin.retention import Retention
 from bf_plugin.runs import Runs
 from bf_plugin.settings import Settings
@@ -54,6 +55,10 @@ class Service:
         """Hand the runs over and let go of everything, whatever fails of it."""
         self._opened.close()
 
+    def wait_until_warm(self) -> None:
+        """Return when everything is loaded: a process forked in the midst of an import could never finish it."""
+        self._warming.join()
+
     def _open(
         self,
         opened: ExitStack,
@@ -68,6 +73,7 @@ class Service:
         if caller is not None:
             opened.callback(caller.close)
         apps = create_apps(settings, caller)
+        check_assistants(settings)
         workers = Workers("bf-worker", limit=settings.worker_threads)
         opened.callback(workers.close)
         journal = open_journal(settings.database_url or default_url(name, host_app), settings.names("secret_key"))
@@ -112,7 +118,8 @@ class Service:
         health = Health(journal=journal, caller=caller, workers=workers, plugins=self._plugins)
         dispatcher.start()
         loop.run(Retention(journal, settings.retention_days).run())
-        threading.Thread(target=self._warm_up, name="warm-up", daemon=True).start()
+        self._warming = threading.Thread(target=self._warm_up, name="warm-up", daemon=True)
+        self._warming.start()
         return create_app(self.runs, starts, inspection, deletion, apps, health, settings)
 
     def _check_messengers(self, settings: Settings) -> None:

@@ -203,7 +203,7 @@ def _read(path: Path, setting: str) -> str:
 
 def _read_toml(path: Path) -> Mapping[str, Any]:
     try:
-        content = tomllib.loads(_read(path, "BF_APPS_FILE"))
+        content: dict[str, Any] = tomllib.loads(_read(path, "BF_APPS_FILE"))
     except tomllib.TOMLDecodeError as error:
         raise ConfigurationError(f"BF_APPS_FILE: {path} is not TOML: {error}") from None
     unknown = sorted(set(content) - {"apps", "plugins"})

@@ -159,7 +159,8 @@ class StepRunner:
     def partial_text(self) -> str:
         """The text of the open step that callers have seen."""
         earlier_steps = self.number - 1
-        return self._outbox.answer_so_far if self.is_open and self._outbox.answers == earlier_steps else ""
+        said = self._outbox.composer
+        return said.answer if self.is_open and said.answers == earlier_steps else ""
 
     async def cut(self) -> Cut | None:
         """Return what this run leaves in its thread beyond what is on record, None when that is complete."""

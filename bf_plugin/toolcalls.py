@@ -82,7 +82,7 @@ class ToolCalls:
                 self._answered[call.tool_call_id] = asyncio.Event()
                 await self._start(call)
         announced = [(call.name, call.user_message, call.tool_call_id) for call in prepared]
-        if self._outbox.answers < step:
+        if self._outbox.composer.answers < step:
             self._outbox.event(events.function_call(announced))
         tasks = [asyncio.ensure_future(self._answer(call)) for call in prepared]
         try:
@@ -94,7 +94,7 @@ class ToolCalls:
 
     def _prepare(self, place: Place, call: FunctionCall) -> _Call:
         tool = self._tools.get(call["name"])
-        if uitools.is_ui(call["name"]) and tool is not None:
+        if uitools.is_ui(call["name"]) and tool is not None and self._run.stream:
             return self._prepare_ui(place, call, tool)
         arguments, problem = parse_arguments(call["arguments"])
         base: dict[str, Any] = {"place": place, "id": call["call_id"], "name": call["name"], "tool": tool}
@@ -135,7 +135,7 @@ class ToolCalls:
 
     async def _ask_page(self, call: _Call, tool_call_id: str) -> str:
         keep = self._settings.ui_tool_keep_prefix
-        if not self._outbox.has_asked(tool_call_id):
+        if not self._outbox.composer.has_asked(tool_call_id):
             self._outbox.action(uitools.ui_action(call.name, call.arguments, tool_call_id, keep_prefix=keep))
         left = (call.deadline or 0.0) - time.time()
         with contextlib.suppress(asyncio.TimeoutError):

@@ -51,6 +51,7 @@ class RunRecord:
     state: str
     epoch: int
     attempts: int = 0
+    told: int = 0
     owner: str | None
     created_at: float
     started_at: float | None

@@ -118,12 +118,20 @@ class RunStore(Base):
 
         return self.write(job, run_id)
 
+    def set_told(self, run_id: str) -> Future[None]:
+        """Note that the plugins know of a run's end."""
+
+        def job(connection: Connection) -> None:
+            connection.execute(update(runs).where(runs.c.id == run_id).values(told=1))
+
+        return self.write(job)
+
     def adopt(self, run_id: str, epoch: int, owner: str) -> Future[RunRecord | None]:
         """Take a run over from the driver of `epoch`; None when somebody else was faster."""
 
         def job(connection: Connection) -> RunRecord | None:
             mine = {"epoch": epoch + 1, "owner": owner, "attempts": runs.c.attempts + 1}
-            theirs = update(runs).where(runs.c.id == run_id, runs.c.epoch == epoch, runs.c.state != "ended")
+            theirs = update(runs).where(runs.c.id == run_id, runs.c.epoch == epoch, runs.c.told == 0)
             won = connection.execute(theirs.values(**mine)).rowcount == 1
             return self._read(connection, run_id) if won else None
 
@@ -159,8 +167,8 @@ class RunStore(Base):
         return self.read(lambda connection: connection.execute(query).first()) is not None
 
     def under_way(self) -> Sequence[tuple[str, int, str | None]]:
-        """Return id, epoch and owner of every run that has not ended, oldest first."""
-        query = select(runs.c.id, runs.c.epoch, runs.c.owner).where(runs.c.state != "ended").order_by(runs.c.created_at)
+        """Return id, epoch and owner of every run that has not ended, or whose plugins do not know, oldest first."""
+        query = select(runs.c.id, runs.c.epoch, runs.c.owner).where(runs.c.told == 0).order_by(runs.c.created_at)
         rows = self.read(lambda connection: connection.execute(query).all())
         return [(row.id, row.epoch, row.owner) for row in rows]
 

@@ -60,6 +60,7 @@ runs = Table(
     Column("epoch", Integer, nullable=False, default=1),
     Column("owner", String(120)),
     Column("attempts", Integer, nullable=False, default=0),
+    Column("told", Integer, nullable=False, default=0),
     Column("created_at", Float, nullable=False),
     Column("started_at", Float),
     Column("ended_at", Float),
@@ -78,11 +79,13 @@ runs = Table(
     Index(
         "bf_runs_open",
         "owner",
-        sqlite_where=text("state <> 'ended'"),
-        postgresql_where=text("state <> 'ended'"),
+        sqlite_where=text("told = 0"),
+        postgresql_where=text("told = 0"),
     ),
 )
-"""States: queued, starting, active, ending, ended. `outcome` is written once; `secrets` are erased at the end."""
+"""States: queued, starting, active, ending, ended. `outcome` is written once; `secrets` are erased at the end.
+
+`told` is set when the plugins know of the end: then nobody has to do anything for the run any more."""
 
 messages = Table(
     "bf_messages",

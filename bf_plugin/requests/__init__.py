@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bf_plugin.requests.assistants import check_operator_resources, merge_assistant
+from bf_plugin.requests.assistants import check_assistants, check_operator_resources, merge_assistant
 from bf_plugin.requests.body import parse_json
 from bf_plugin.requests.start import StartRequest, parse_start, valid_action_name
 from bf_plugin.requests.stop import StopRequest, parse_stop
@@ -13,6 +13,7 @@ __all__ = [
     "StartRequest",
     "StopRequest",
     "ToolAnswer",
+    "check_assistants",
     "check_operator_resources",
     "merge_assistant",
     "parse_json",

@@ -6,11 +6,11 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from bf_plugin.apps import App
-from bf_plugin.errors import invalid
+from bf_plugin.errors import ConfigurationError, RequestError, invalid
 from bf_plugin.items import CodeInterpreterTool, FileSearchTool, Tool
 from bf_plugin.requests.start import StartRequest, ui_tool
 from bf_plugin.requests.tools import parse_tools
-from bf_plugin.settings import AssistantSettings
+from bf_plugin.settings import AssistantSettings, Settings
 
 _NO_ASSISTANT = AssistantSettings()
 
@@ -53,6 +53,16 @@ def check_operator_resources(request: StartRequest, app: App) -> None:
         for identifier, field in named.items():
             if identifier not in allowed:
                 raise invalid(field, "is not allowed for this app", 403)
+
+
+def check_assistants(settings: Settings) -> None:
+    """Raise ConfigurationError that names an assistant whose tools no start could use."""
+    for name, app in settings.apps.items():
+        for assistant_id, assistant in app.assistants.items():
+            try:
+                parse_tools(assistant.tools)
+            except RequestError as error:
+                raise ConfigurationError(f"apps.{name}.assistants.{assistant_id}: {error}") from None
 
 
 def _assistant(request: StartRequest, app: App) -> AssistantSettings:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import falcon
 
 from bf_plugin.openapi import document
@@ -10,6 +12,9 @@ from bf_plugin.openapi import document
 class OpenAPIResource:
     """`GET .../openapi.json`."""
 
+    def __init__(self, providers: Sequence[str]) -> None:
+        self._document = document(providers)
+
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Serve the document."""
-        resp.media = document()
+        resp.media = self._document

@@ -139,7 +139,7 @@ def test_a_worker_that_stands_still_loses_what_is_stopped(site: Site) -> None:
     site.provider.script(text("so far ", gate, "and no further"))
     server = gunicorn(site, 2)
     run = site.start(server.url)
-    site.gateway.wait_for(lambda: site.gateway.events(run_id=run["runId"], type="delta"))
+    wait_for_text(site, run)
     frozen = pid_of(owners(site)[run["runId"]])
     os.kill(frozen, signal.SIGSTOP)
     try:
@@ -170,6 +170,11 @@ def stop_elsewhere(site: Site, server: ServerProcess, run: dict[str, Any]) -> di
     raise AssertionError("no worker answered")
 
 
+def wait_for_text(site: Site, run: dict[str, Any]) -> None:
+    """Wait until a run has said something."""
+    site.gateway.wait_for(lambda: site.gateway.events(run_id=run["runId"], type="delta"), timeout=30)
+
+
 def test_stops_and_answers_reach_the_driver_from_any_worker(site: Site) -> None:
     """A stop sent to whichever worker takes it ends the run, wherever it is driven."""
     site.provider.brain = lambda request: reply(text(*["word "] * 500), delay=0.02)
@@ -177,7 +182,7 @@ def test_stops_and_answers_reach_the_driver_from_any_worker(site: Site) -> None:
     took: list[float] = []
     for _ in range(12):
         run = site.start(server.url)
-        site.gateway.wait_for(lambda run=run: site.gateway.events(run_id=run["runId"], type="delta"))
+        wait_for_text(site, run)
         began = time.monotonic()
         assert site.stop(server.url, run)["status"] == "cancelled"
         assert site.events(run)[-1]["finish_reason"] == "cancelled"

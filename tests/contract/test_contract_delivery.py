@@ -111,14 +111,14 @@ def test_one_message_in_flight(deploy: Deploy, way: str) -> None:
     """A run's next message is sent only when the one before it has its answer."""
     deployed = deploy(messaging=way, coalesce_ms=0)
     deployed.gateway.fault("delay", 0.01, times=None)
-    deployed.provider.brain = lambda request: reply(text(*(f"{number} " for number in range(100))), delay=0.002)
+    deployed.provider.brain = lambda request: reply(text(*(f"{number} " for number in range(60))), delay=0.015)
     runs = [deployed.start(name) for name in ("a", "b", "c")]
     for run in runs:
         deployed.events(run)
 
     for run in runs:
         attempts = [one for one in deployed.gateway.attempts if one.actions[0]["options"]["runId"] == run["runId"]]
-        assert len(attempts) > 5
+        assert len(attempts) > 2
         for earlier, later in itertools.pairwise(attempts):
             assert earlier.answered_at is not None
             assert earlier.answered_at <= later.at

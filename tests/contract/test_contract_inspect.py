@@ -227,7 +227,7 @@ def test_events_of_every_style(deploy: Deploy, style: str) -> None:
     deployed = deploy(event_style=style)
     deployed.provider.script("Hello")
     run = deployed.start()
-    deployed.gateway.wait_for(lambda: report(deployed, run)["status"] == "completed")
+    deployed.gateway.wait_for(lambda: [event["type"] for event in events(deployed, run)][-1:] == ["end"])
 
     assert [event["type"] for event in events(deployed, run)] == ["threadInfo", "delta", "end"]
 

@@ -210,6 +210,26 @@ def test_while_a_message_is_in_flight(deployed: Deployment) -> None:
     assert deployed.text(run) == "one two "
 
 
+def test_before_it_came_up(deployed: Deployment) -> None:
+    """A run that waits for another's ending can be stopped: it asks the model nothing and still says how it ended."""
+    first = streaming(deployed, Gate())
+    deployed.gateway.fault("hang")
+    deployed.stop(first)
+    deployed.gateway.wait_for(lambda: [one for one in deployed.gateway.attempts if one.answered_at is None])
+    waiting = deployed.start("Go on", thread_id=first["threadId"])
+
+    assert deployed.stop(waiting)["status"] == "cancelled"
+    events = deployed.events(waiting)
+    deployed.gateway.release()
+
+    assert [event["type"] for event in events] == ["threadInfo", "end"]
+    assert events[-1]["finish_reason"] == "cancelled"
+    assert end_of(deployed, first)["finish_reason"] == "cancelled"
+    assert len(deployed.asked) == 1
+    deployed.provider.script("Free again")
+    assert deployed.poll("And now?", thread_id=first["threadId"])["status"] == "done"
+
+
 def test_one_outcome(deploy: Deploy) -> None:
     """Stops race with the completion: all answers and `end` name the same outcome."""
     deployed = deploy()

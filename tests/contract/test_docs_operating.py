@@ -18,6 +18,7 @@ from pydantic import BaseModel
 
 import bf_plugin
 from bf_plugin.errors import NAMES
+from bf_plugin.openapi import document
 from bf_plugin.settings import SECRETS, AppSettings, AssistantSettings, Settings, load_settings
 
 ROOT = Path(__file__).parents[2]
@@ -139,6 +140,18 @@ def test_the_apps_file_of_the_page_works(tmp_path: Path, monkeypatch: pytest.Mon
     assert isinstance(settings.apps["portal"].assistants["asst_support"], AssistantSettings)
     assert settings.apps["intranet"].max_runs == 20
     assert "weather" in settings.plugins
+
+
+def test_every_path_is_listed() -> None:
+    """What the served description describes stands in the table, method by method, and nothing else."""
+    described = {
+        f"{method.upper()} {path}"
+        for path, operations in document()["paths"].items()
+        for method in operations
+        if method in ("get", "post", "delete")
+    }
+    section = PAGE.partition("## What is served")[2].partition("\n## ")[0]
+    assert set(re.findall(r"`((?:GET|POST|DELETE) /\S+)`", section)) == described
 
 
 def codes_in(source: str) -> set[str]:

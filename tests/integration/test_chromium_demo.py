@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
 
 from bf_plugin.demo.server import Demo
 
@@ -187,6 +187,23 @@ def test_survives_a_reload_in_mid_stream(chat: Chat, demo: Demo) -> None:
     chat.wait_for_text(50)
     chat.page.reload()
     assert chat.finished() == generated(demo)
+
+
+def test_finds_its_gateway_again(chat: Chat, demo: Demo) -> None:
+    """An error of a proxy in front of the gateway does not cut the page off for ever."""
+    failing = True
+
+    def proxy(route: Route) -> None:
+        if failing:
+            route.fulfill(status=502, body="Bad Gateway")
+        else:
+            route.continue_()
+
+    chat.page.route("**/gateway/events*", proxy)
+    chat.page.reload()
+    expect(chat.page.locator("#status-text")).to_contain_text("Connection lost")
+    failing = False
+    assert chat.ask("Tell me something") == generated(demo)
 
 
 def test_works_by_keyboard_alone(chat: Chat, demo: Demo) -> None:

@@ -115,6 +115,20 @@ def test_stop(deployed: Deployment) -> None:
     assert again.output.splitlines()[0] == "already cancelled"
 
 
+def test_stopping_what_another_process_drives(deployed: Deployment) -> None:
+    """The process that drives the run finds the decision in the journal, and the page gets its `end`."""
+    gate = Gate()
+    deployed.provider.script(text("So far ", gate, "never said"))
+    run = deployed.start("Hi")
+    deployed.wait_for_text(run, "So far ")
+
+    result = command(deployed, "stop", run["runId"])
+
+    assert result.output.splitlines() == ["cancelled"]
+    assert deployed.events(run, timeout=5)[-1]["finish_reason"] == "cancelled"
+    assert deployed.text(run) == "So far "
+
+
 def test_unknown_run(deployed: Deployment) -> None:
     """A run that is not on record is an error, for show and for stop."""
     deployed.provider.script("Hello")

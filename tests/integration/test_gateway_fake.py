@@ -162,6 +162,7 @@ def test_drops_the_connection(server: GatewayServer, gateway: RecordingGateway, 
     gateway.fault("drop", delivered=delivered)
     with pytest.raises(requests.ConnectionError):
         post(server, message({"n": 1}))
+    gateway.wait_for(lambda: gateway.attempts[0].status is not None)
     (attempt,) = gateway.attempts
     assert (attempt.status, attempt.delivered) == (0, delivered)
     assert post(server, message({"n": 2})).status_code == 201

@@ -343,5 +343,24 @@ def test_a_fork_starts_afresh_and_leaves_its_parent_alone(site: Site) -> None:
         timeout=60,
     )
 
-    assert done.stderr == ""
+    assert "Traceback" not in done.stderr
     assert done.stdout.splitlines() == ["parent 200 OK", "child 200 OK", "parent again 200 OK"]
+
+
+def test_a_started_application_has_everything_loaded(site: Site) -> None:
+    """When `start` returns no import is under way: a child of a fork could never finish it."""
+    script = (
+        "import sys, threading; from bf_plugin import mount; mount(None).start();"
+        "print('openai' in sys.modules, 'warm-up' in {thread.name for thread in threading.enumerate()})"
+    )
+
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env={**os.environ, **site.environ},
+        cwd=site.folder,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+    assert done.stdout.split() == ["True", "False"]

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bf_plugin import StopRun, Toolbox, driver, events, hookimpl, outbox
+from bf_plugin import StopRun, Toolbox, closing, events, hookimpl, outbox
 from bf_plugin.driver import Drive, Parts
 from bf_plugin.errors import DeliveryRefused, JournalError, ProviderError, RequestError
 from bf_plugin.hookcalls import HookCalls
@@ -596,6 +596,25 @@ def test_a_started_tool_after_a_crash(world: World, idempotent: bool, runs: int)
     _check_whole(world, "done")
 
 
+def test_plugins_are_told_of_the_end_after_a_crash(world: World) -> None:
+    """`on_end` is called at least once: a process that died before it leaves that to the next."""
+    engine = ScriptedEngine(["text"])
+    record = world.run(engine)
+    drive, _ = world.drive(record, engine)
+    world.journal.runs.set_told = lambda run_id: Future()  # type: ignore[method-assign]
+    asyncio.run(drive.run())
+    del world.journal.runs.set_told
+    assert [run_id for run_id, _, _ in world.journal.runs.under_way()] == [record.id]
+    sent = list(world.gateway.bodies)
+
+    asyncio.run(world.drive(_adopt(world, record), engine, resumed=True)[0].run())
+
+    assert [(outcome.status, outcome.text) for outcome in world.recorder.outcomes] == [("completed", "text")] * 2
+    assert world.gateway.bodies == sent
+    world.journal.check()
+    assert world.journal.runs.under_way() == []
+
+
 class Upper:
     """Holds back the last character; a fresh one must be shown the text again after a takeover."""
 
@@ -799,7 +818,7 @@ class Failing:
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(driver, "_AGAIN", (0.001,))
+    monkeypatch.setattr(closing, "_AGAIN", (0.001,))
     monkeypatch.setattr(outbox, "_SEAL_AGAIN", 0.001)
 
 
@@ -861,7 +880,7 @@ def test_a_refused_start_is_taken_back_however_long_the_journal_fails(
 
 def test_the_journal_fails_at_a_deadline(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """The run ends all the same, and its end says why."""
-    monkeypatch.setattr(driver, "_AGAIN", (0.001,))
+    monkeypatch.setattr(closing, "_AGAIN", (0.001,))
     world.settings = Settings(coalesce_ms=0, run_timeout=0.2)
     engine = ScriptedEngine(["so far", Gate()])
     record = world.run(engine)

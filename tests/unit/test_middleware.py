@@ -68,6 +68,9 @@ class Service:
         self.closed = False
         self.made.append(self)
 
+    def wait_until_warm(self) -> None:
+        pass
+
     def app(self, environ: Environ, start_response: Any) -> Iterable[bytes]:
         self.calls.append(environ)
         if "wsgi.input" in environ:

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bf_plugin import events, hookimpl, in_thread
+from bf_plugin.composer import Composer
 from bf_plugin.delivery import Delivery, DeliveryFailed
 from bf_plugin.errors import DeliveryRefused, DeliveryRetry, Fenced, PluginError, StopRun
 from bf_plugin.hookcalls import HookCalls
@@ -92,13 +93,16 @@ class Lane:
         self.faults: list[Exception] = []
         destination = Destination(app="a", api_key="k", channels=["c"])
         self.outbox = Outbox(
-            run=_run(),
+            run_id="run_1",
             epoch=1,
+            composer=Composer(
+                run=_run(),
+                hooks=HookCalls(manager, Workers("test", limit=1)),
+                action_name="handle",
+                style="options",
+            ),
             log=self.log,  # type: ignore[arg-type]  # the same two methods
-            hooks=HookCalls(manager, Workers("test", limit=1)),
             delivery=Delivery(self.sink, destination, patience=0.5),
-            action_name="handle",
-            style="options",
             interval=lambda: interval,
             on_fault=self.faults.append,
         )
@@ -170,15 +174,15 @@ def test_all_text_arrives_in_order(script: list[tuple[str, str]], interval: floa
             assert not lane.faults
             check_order(lane.log)
             assert lane.sink.bodies == [row.body for row in lane.log.rows]
-            assert lane.outbox.text_so_far == lane.log.text()
-            assert lane.outbox.answers == sum(kind == "event" for kind, _ in script)
+            assert lane.outbox.composer.text == lane.log.text()
+            assert lane.outbox.composer.answers == sum(kind == "event" for kind, _ in script)
             parts: list[str] = [""]
             for kind, text in script:
                 if kind == "event":
                     parts.append("")
                 parts[-1] += text
             assert lane.log.text() == "".join(events.well_formed(part) for part in parts)
-            assert lane.outbox.answer_so_far == events.well_formed(parts[-1])
+            assert lane.outbox.composer.answer == events.well_formed(parts[-1])
 
     asyncio.run(scenario())
 
@@ -385,8 +389,8 @@ def test_restore_goes_on_behind_what_was_sealed() -> None:
         assert second.sink.bodies[0] == rows[-1].body
         assert [row.number for row in second.log.rows] == [len(rows) + 1]
         assert second.log.events()[0]["seq"] == rows[-1].last_seq + 1
-        assert second.outbox.text_so_far == "one 😀two"
-        assert second.outbox.answer_so_far == "two"
+        assert second.outbox.composer.text == "one 😀two"
+        assert second.outbox.composer.answer == "two"
 
     asyncio.run(scenario())
 

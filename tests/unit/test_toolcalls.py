@@ -52,6 +52,11 @@ class Outbox:
         self.events: list[Mapping[str, Any]] = []
         self.actions: list[Mapping[str, Any]] = []
         self.seen: Callable[[Mapping[str, Any]], object] = lambda action: None
+        self.composer = self
+        self.answers = 0
+
+    def has_asked(self, tool_call_id: str) -> bool:
+        return False
 
     def event(self, event: Mapping[str, Any]) -> None:
         self.events.append(event)
@@ -224,7 +229,7 @@ def test_no_arguments_are_none() -> None:
 )
 def test_what_a_cut_call_leaves(state: str, output: str | None, says: str) -> None:
     """A result that is there counts; a payment under way must not be repeated."""
-    left = cut_output(CallRecord(call_id="c", name="pay", state=state, arguments="{}", output=output))
+    left = cut_output(CallRecord(place=(1, 0), call_id="c", name="pay", state=state, arguments="{}", output=output))
 
     assert left["call_id"] == "c"
     assert says in left["output"]

@@ -39,8 +39,9 @@ document.getElementById("about").textContent = config.about;
 
 /** All this tab remembers over a reload. */
 const saved = JSON.parse(sessionStorage.getItem("chat") ?? "{}");
-const chat = { channel: crypto.randomUUID(), messages: [], lastEventId: "", run: null, ...saved };
+const chat = { channel: crypto.randomUUID(), messages: [], run: null, ...saved };
 let saving = 0;
+let opened = 0;
 
 const assistant = new BFAssistant.Assistant({
   apiKey: config.apiKey,
@@ -91,6 +92,8 @@ function answerOf(run) {
 function update(run, change) {
   const message = answerOf(run);
   if (!message) return;
+  // An answer that was given up may come after all.
+  if (run && !run.ended && !message.running) Object.assign(message, { running: true, ending: null });
   change(message);
   redraw(message);
 }
@@ -170,22 +173,19 @@ async function stop() {
   }
 }
 
-/** Open the gateway's event stream, from the last message this tab saw; resolves when it is open. */
-function connect() {
-  const query = new URLSearchParams({ channel: chat.channel, lastEventId: chat.lastEventId });
-  const source = new EventSource(`gateway/events?${query}`);
-  let opened = 0;
-  source.addEventListener("message", (event) => {
-    chat.lastEventId = event.lastEventId;
-    assistant.handleMessage(JSON.parse(event.data));
+/** Open the gateway's event stream, which begins now: the handler fetches what came before. Calls `ready` when it is open. */
+function connect(ready) {
+  const source = new EventSource(`gateway/events?${new URLSearchParams({ channel: chat.channel })}`);
+  source.addEventListener("message", (event) => assistant.handleMessage(JSON.parse(event.data)));
+  source.addEventListener("error", () => {
+    showConnection("offline", "Connection lost, trying again…");
+    // An HTTP error, as of a proxy whose gateway starts again, ends the browser's own attempts.
+    if (source.readyState === EventSource.CLOSED) setTimeout(() => connect(ready), 1000);
   });
-  source.addEventListener("error", () => showConnection("offline", "Connection lost, trying again…"));
-  return new Promise((resolve) => {
-    source.addEventListener("open", () => {
-      showConnection("online", config.provider);
-      if ((opened += 1) > 1 && assistant.busy && assistant.run) assistant.catchUp();
-      resolve();
-    });
+  source.addEventListener("open", () => {
+    showConnection("online", config.provider);
+    if ((opened += 1) > 1 && assistant.run && !assistant.run.ended) assistant.catchUp();
+    ready();
   });
 }
 
@@ -230,7 +230,7 @@ if (resumed) assistant.resume(resumed);
 chat.messages.forEach(redraw);
 showMode({ empty: chat.messages.length === 0, busy: assistant.busy });
 conversation.scrollToEnd();
-const connected = connect();
+const connected = new Promise(connect);
 save();
 input.focus();
 resize();

@@ -103,6 +103,14 @@ class Api:
         """Cancel a background response."""
         return await self._json(self._patient.responses.cancel(response_id, **self._plain))
 
+    async def delete_response(self, response_id: str) -> None:
+        """Delete a stored response."""
+        await _close(await self._open(self._patient.responses.delete(response_id, **self._plain)))
+
+    async def delete_conversation(self, conversation: str) -> None:
+        """Delete a conversation with its items."""
+        await _close(await self._open(self._patient.conversations.delete(conversation, **self._plain)))
+
     async def create_conversation(self, items: Sequence[Mapping[str, Any]]) -> str:
         """Create a conversation that holds `items` (at most 20) and return its id."""
         body = {"items": list(items)}

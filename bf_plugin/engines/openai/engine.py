@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from bf_plugin.engines.openai.api import Api
 from bf_plugin.engines.openai.clients import Client, Clients, load_sdk
+from bf_plugin.engines.openai.forget import forget
 from bf_plugin.engines.openai.handles import Mode, state_cut
 from bf_plugin.engines.openai.mapping import body_of, size_of
 from bf_plugin.engines.openai.patience import Patience
@@ -88,6 +90,14 @@ class OpenAIEngine:
     def cut(self, state: State | None, handle: Handle | None) -> State | None:
         """Return the state to keep for a thread whose step was cut off."""
         return state_cut(state, handle)
+
+    async def forget(self, names: Sequence[Handle], access: Access) -> bool:
+        """Delete what these handles and states name at the provider; tell whether nothing of it is left."""
+        client = await self._clients.take(access)
+        try:
+            return await forget(names, self._api(client, access))
+        finally:
+            self._clients.release(client)
 
     async def aclose(self) -> None:
         """Close connections."""

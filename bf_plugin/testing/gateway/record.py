@@ -10,6 +10,8 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
+_LOOK_AGAIN = 0.05
+
 
 @dataclass(slots=True, kw_only=True)
 class Attempt:
@@ -74,12 +76,19 @@ class Record:
             self._delivered.clear()
 
     def wait_for(self, predicate: Callable[[], T], timeout: float) -> T:
-        """Return the first true value of `predicate`, asked again after each change; TimeoutError after `timeout` s."""
-        with self._changed:
-            value = self._changed.wait_for(predicate, timeout)
-            if not value:
-                seen = [
-                    (attempt.status, [action.get("name") for action in attempt.actions]) for attempt in self._attempts
-                ]
-                raise TimeoutError(f"not seen at the gateway within {timeout} s; (status, actions) so far: {seen}")
-            return value
+        """Return the first true value of `predicate`; TimeoutError after `timeout` s.
+
+        It is asked after each change, and now and then without one: it may look at other things too.
+        """
+        give_up = time.monotonic() + timeout
+        while not (value := predicate()):
+            with self._changed:
+                left = give_up - time.monotonic()
+                if left <= 0:
+                    seen = [
+                        (attempt.status, [action.get("name") for action in attempt.actions])
+                        for attempt in self._attempts
+                    ]
+                    raise TimeoutError(f"not seen at the gateway within {timeout} s; (status, actions) so far: {seen}")
+                self._changed.wait(min(left, _LOOK_AGAIN))
+        return value

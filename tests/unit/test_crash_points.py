@@ -1,0 +1,274 @@
+"""A process may die between any two things it does: each of these points, one by one.
+
+A run with two tools and two steps is cut off at its n-th write or message, before or after that took effect, and taken
+over. Whatever n is, the page sees one whole run, and no tool is run twice that must not be.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bf_plugin import Toolbox, events
+from bf_plugin.driver import Drive, Parts
+from bf_plugin.engines.port import Access, StepRequest
+from bf_plugin.hookcalls import HookCalls
+from bf_plugin.hookguards import new_manager, register
+from bf_plugin.ids import new_run_id, new_thread_id
+from bf_plugin.items import FunctionTool, text_message
+from bf_plugin.journal import Journal, RunRecord, RunSpec, Secrets, open_journal
+from bf_plugin.messengers.port import Destination
+from bf_plugin.settings import Settings
+from bf_plugin.testing.engine import ScriptedEngine, ScriptedStream, call
+from bf_plugin.threads import Workers
+from bf_plugin.tickets import Ticket
+from bf_plugin.values import Usage
+
+KEY = "q1a9Wd2LJ0V0Sg4Vw0P8xJc0v5m7B8n9K1Zb3Xc4Y5U="
+SCRIPTS: dict[int, list[Any]] = {
+    1: ["let me ", "see 😀", call("pay", "{}", "c1"), call("look", "{}", "c2")],
+    2: ["it is ", "done"],
+}
+TEXT = "let me see 😀it is done"
+
+
+class Bomb:
+    """Goes off at the n-th moment it is asked about; from then on the process does nothing more."""
+
+    def __init__(self, moment: int | None) -> None:
+        self._left = moment
+        self.dead = asyncio.Event()
+
+    def ticks(self) -> bool:
+        """Return whether the process is dead from this moment on."""
+        if self._left is not None and not self.dead.is_set():
+            self._left -= 1
+            if self._left < 0:
+                self.dead.set()
+        return self.dead.is_set()
+
+
+class DyingWriter:
+    """A journal's writer in a process that may die before or after each commit."""
+
+    def __init__(self, writer: Any, bomb: Bomb) -> None:
+        self._writer = writer
+        self._bomb = bomb
+
+    def submit(self, job: Callable[..., Any]) -> Future[Any]:
+        told: Future[Any] = Future()
+        if self._bomb.ticks():
+            return told  # never: nobody is there to be told
+        loop = asyncio.get_running_loop()
+        done = self._writer.submit(job)
+
+        def settle() -> None:
+            if self._bomb.ticks():
+                return
+            if error := done.exception():
+                told.set_exception(error)
+            else:
+                told.set_result(done.result())
+
+        def tell(_: Future[Any]) -> None:
+            with contextlib.suppress(RuntimeError):  # the process's loop is gone: it died meanwhile
+                loop.call_soon_threadsafe(settle)
+
+        done.add_done_callback(tell)
+        return told
+
+
+class Page:
+    """A gateway whose page gets every message that arrives, whether the sender lives to know it or not."""
+
+    def __init__(self) -> None:
+        self.bodies: list[bytes] = []
+        self.bomb = Bomb(None)
+
+    async def send(self, destination: Destination, message: bytes) -> None:
+        if self.bomb.ticks():
+            await asyncio.Event().wait()
+        self.bodies.append(message)
+        await asyncio.sleep(0)
+        if self.bomb.ticks():
+            await asyncio.Event().wait()
+
+    async def aclose(self) -> None:
+        pass
+
+
+class Provider(ScriptedEngine):
+    """Answers each step by its number, however often it is asked."""
+
+    async def start(self, request: StepRequest, access: Access) -> ScriptedStream:
+        self.requests.append(request)
+        response_id = f"resp_{len(self.requests)}"
+        self.responses[response_id] = SCRIPTS[request.number]
+        return ScriptedStream(response_id, SCRIPTS[request.number], Usage(), "stop")
+
+
+class World:
+    """What survives the process: the journal's file, the page, the provider, and what tools did."""
+
+    def __init__(self, journal: Journal) -> None:
+        self.journal = journal
+        self.page = Page()
+        self.provider = Provider()
+        self.made: list[str] = []
+        self.workers = Workers("test", limit=4)
+
+    def drive(self, record: RunRecord, *, resumed: bool) -> Drive:
+        manager = new_manager()
+        register(manager, "tools", self._tools())
+        parts = Parts(
+            journal=self.journal,
+            hooks=HookCalls(manager, self.workers),
+            settings=Settings(coalesce_ms=0),
+            engine=lambda name: self.provider,
+            messenger=lambda record: self.page,
+        )
+        ticket = Ticket()
+        ticket.wait_accepted(0)
+        drive = Drive(record, parts, ticket=ticket, promoted=lambda record: None, resumed=resumed)
+        drive.release()
+        return drive
+
+    def _tools(self) -> Toolbox:
+        tools = Toolbox("tools")
+
+        @tools.tool()
+        async def pay() -> str:
+            """Pay: not to be repeated."""
+            self.made.append("pay")
+            return "paid"
+
+        @tools.tool(idempotent=True)
+        async def look() -> str:
+            """Look."""
+            self.made.append("look")
+            return "seen"
+
+        return tools
+
+
+@pytest.fixture(scope="module")
+def journal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Journal]:
+    folder: Path = tmp_path_factory.mktemp("crash")
+    opened = open_journal(f"sqlite:///{folder / 'journal.db'}", [KEY])
+    yield opened
+    opened.close()
+
+
+def accepted(journal: Journal) -> RunRecord:
+    names = ("pay", "look")
+    offered: list[Any] = [FunctionTool(type="function", name=name, parameters={"type": "object"}) for name in names]
+    spec = RunSpec(
+        provider="scripted",
+        base_url=None,
+        operator_key=False,
+        model="m",
+        instructions=None,
+        messages=[text_message("user", "hello")],
+        tools=offered,
+        metadata={},
+        options={},
+        stream=True,
+        action_name="handle",
+        channels=["c"],
+    )
+    record = RunRecord(
+        id=new_run_id(),
+        thread_id=new_thread_id(),
+        app="app",
+        state="starting",
+        epoch=1,
+        owner="me",
+        created_at=0.0,
+        started_at=None,
+        ended_at=None,
+        deadline=None,
+        outcome=None,
+        finish_reason=None,
+        error=None,
+        usage=Usage(),
+        spec=spec,
+        secrets=Secrets(app_key="BFAPI_k", provider_key="sk-secret"),
+    )
+    return journal.runs.create(record, new_thread=True, enqueue=False, timeout=600).result(10)
+
+
+def live_until(world: World, record: RunRecord, bomb: Bomb) -> bool:
+    """Drive a run in a process with a bomb; return whether it died."""
+    journal = world.journal
+    parts = (journal.runs, journal.steps, journal.log)
+    writers = [part._writer for part in parts]
+
+    async def scenario() -> None:
+        world.page.bomb = bomb
+        for part, writer in zip(parts, writers, strict=True):
+            part._writer = DyingWriter(writer, bomb)  # type: ignore[assignment]
+        task = asyncio.ensure_future(world.drive(record, resumed=False).run())
+        death = asyncio.ensure_future(bomb.dead.wait())
+        await asyncio.wait({task, death}, return_when=asyncio.FIRST_COMPLETED, timeout=20)
+        for future in (task, death):
+            future.cancel()
+        await asyncio.gather(task, death, return_exceptions=True)
+
+    try:
+        asyncio.run(scenario())
+    finally:
+        world.page.bomb = Bomb(None)
+        for part, writer in zip(parts, writers, strict=True):
+            part._writer = writer
+    return bomb.dead.is_set()
+
+
+def check(world: World, record: RunRecord) -> None:
+    """Assert what must hold wherever the process died."""
+    seen: dict[int, dict[str, Any]] = {}
+    for body in world.page.bodies:
+        for event in events.events_in(body):
+            assert seen.setdefault(event["seq"], event) == event, "a seq with two contents"
+    assert sorted(seen) == list(range(1, len(seen) + 1)), "a hole"
+    kinds = [seen[seq]["type"] for seq in sorted(seen)]
+    assert kinds[0] == "threadInfo"
+    assert kinds.count("end") == 1
+    assert kinds[-1] == "end"
+    assert kinds.count("function_call") == 1
+    assert "".join(seen[seq]["content"] for seq in sorted(seen) if seen[seq]["type"] == "delta") == TEXT
+    assert world.made.count("pay") <= 1, "a tool that must not be repeated"
+    now = world.journal.runs.find(record.id)
+    assert now is not None
+    assert (now.state, now.outcome) == ("ended", "completed")
+    items: list[Any] = list(world.journal.runs.thread_items(record.thread_id))
+    assert [item.get("role") or item["call_id"] for item in items] == [
+        "user", "assistant", "c1", "c2", "c1", "c2", "assistant",
+    ]  # fmt: skip
+    outputs = [item["output"] for item in items if item["type"] == "function_output"]
+    assert outputs[0] == "paid" or "may have taken effect" in outputs[0]
+    assert outputs[1] == "seen"
+
+
+def test_every_point_at_which_a_process_can_die(journal: Journal) -> None:
+    """The run is whole after a takeover from any of them."""
+    moment = 0
+    while True:
+        world = World(journal)
+        record = accepted(journal)
+        died = live_until(world, record, Bomb(moment))
+        if not died:
+            break
+        adopted = journal.runs.adopt(record.id, 1, "other").result(5)
+        if adopted is not None:
+            asyncio.run(asyncio.wait_for(world.drive(adopted, resumed=True).run(), 20))
+        check(world, record)
+        moment += 1
+    check(world, record)
+    print(f"{moment} points")
+    assert moment > 40, "the walk is shorter than it was"
