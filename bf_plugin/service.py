@@ -14,8 +14,7 @@ import falcon
 from bf_plugin.app import create_app
 from bf_plugin.apps import create_apps
 from bf_plugin.deletion import Deletion
-from bf_plugin.dispatch.local import LocalDispatcher
-from bf_plugin.dispatch.owner import Owner
+from bf_plugin.dispatch import create_dispatcher
 from bf_plugin.driver import Parts
 from bf_plugin.errors import ConfigurationError
 from bf_plugin.health import Health
@@ -79,8 +78,6 @@ class Service:
         opened.callback(workers.close)
         journal = open_journal(settings.database_url or default_url(name, host_app), settings.names("secret_key"))
         opened.callback(journal.close)
-        owner = Owner(journal.lock_folder)
-        opened.callback(owner.release)
         self._plugins = load_plugins(
             plugins,
             disabled=settings.names("plugins_disabled"),
@@ -101,7 +98,8 @@ class Service:
             engine=self._plugins.engines.get,
             messenger=self._messenger,
         )
-        dispatcher = LocalDispatcher(loop, parts, owner)
+        host_messaging = settings.messaging_url is None and caller is not None
+        dispatcher = create_dispatcher(loop, parts, (name or "") if host_messaging else None)
         opened.callback(dispatcher.close)
         waiters = Waiters(settings.max_waiters or 2)
         self.runs = Runs(
@@ -110,7 +108,7 @@ class Service:
             dispatcher=dispatcher,
             hooks=hooks,
             engines=self._plugins.engines,
-            host_messaging=settings.messaging_url is None and caller is not None,
+            host_messaging=host_messaging,
             waiters=waiters,
         )
         starts = Starts(runs=self.runs, journal=journal, waiters=waiters)

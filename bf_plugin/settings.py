@@ -92,9 +92,16 @@ class Settings(BaseSettings):
     state_mode: Literal["auto", "responses", "conversation", "local"] = "auto"
     """How the provider keeps a conversation; auto is `responses`."""
     database_url: str | None = None
-    """SQLAlchemy URL of the journal; default an SQLite file under the user's state directory."""
+    """URL of the journal, sqlite:/// or postgresql://; default an SQLite file under the user's state directory."""
     secret_key: SecretStr | None = None
-    """Fernet keys, comma separated; the first encrypts, all decrypt. Default: made once beside the SQLite file."""
+    """Fernet keys, comma separated; the first encrypts, all decrypt. Default: made once beside the SQLite file.
+
+    Needed with Postgres, the same for all processes.
+    """
+    heartbeat: float = Field(default=1.0, ge=0.1)
+    """Postgres: seconds between two signs of life of a process that drives runs."""
+    heartbeat_timeout: float = Field(default=5.0, ge=0.3)
+    """Postgres: seconds of silence after which the others take a process's runs; at least three heartbeats."""
     run_timeout: float = Field(default=600.0, gt=0)
     """Seconds a run may take, from its start."""
     step_limit: int = Field(default=25, ge=1)
@@ -151,6 +158,12 @@ class Settings(BaseSettings):
         if values.get("apps_file"):
             values = {**_read_toml(Path(values["apps_file"])), **values}
         return values
+
+    @model_validator(mode="after")
+    def _heartbeats_fit(self) -> Settings:
+        if self.heartbeat_timeout < 3 * self.heartbeat:
+            raise ValueError("BF_HEARTBEAT_TIMEOUT must be at least three times BF_HEARTBEAT")
+        return self
 
     @field_validator("messaging_url", "openai_base_url", "database_url", mode="before")
     @classmethod

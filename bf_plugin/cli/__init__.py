@@ -11,6 +11,7 @@ COMMANDS = {
     "plugins": "what is installed, and what failed to load",
     "runs": "the journal, for operators: list, show, stop",
     "serve": "waitress in front of a host app",
+    "worker": "drives runs from Postgres without serving HTTP",
 }
 
 

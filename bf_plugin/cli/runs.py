@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import click
@@ -16,6 +17,7 @@ from bf_plugin.errors import BFError
 from bf_plugin.events import events_in, step_texts
 from bf_plugin.journal import Journal, open_journal
 from bf_plugin.journal.overview import RunLine
+from bf_plugin.journal.sqlite import SqliteFile
 from bf_plugin.journal.store import default_url
 from bf_plugin.journal.writer import written
 from bf_plugin.settings import load_settings
@@ -28,7 +30,7 @@ class _Deployment:
     """What the commands look at."""
 
     journal: Journal
-    owner: Owner
+    is_alive: Callable[[str], bool]
 
     def diagnosis(self, run: RunLine) -> Diagnosis:
         overview = self.journal.overview
@@ -42,7 +44,7 @@ class _Deployment:
         )
 
     def alive(self, run: RunLine) -> bool:
-        return run.owner is not None and self.owner.is_alive(run.owner)
+        return run.owner is not None and self.is_alive(run.owner)
 
 
 class _Group(click.Group):
@@ -68,9 +70,12 @@ def runs(ctx: click.Context, target: str | None, name: str | None) -> None:
     url = settings.database_url or default_url(name, load_app(target) if target else nothing_else)
     journal = open_journal(url, settings.names("secret_key"), create=False)
     ctx.call_on_close(journal.close)
-    owner = Owner(journal.lock_folder)
-    ctx.call_on_close(owner.release)
-    ctx.obj = _Deployment(journal, owner)
+    if isinstance(journal.place, SqliteFile):
+        owner = Owner(journal.place.lock_folder)
+        ctx.call_on_close(owner.release)
+        ctx.obj = _Deployment(journal, owner.is_alive)
+    else:
+        ctx.obj = _Deployment(journal, partial(journal.owners.is_alive, timeout=settings.heartbeat_timeout))
 
 
 @runs.command("list")

@@ -1,1 +1,26 @@
 """Which process drives a run. `runs` hands runs over to a dispatcher and signals to their drivers."""
+
+from __future__ import annotations
+
+from bf_plugin.dispatch.local import LocalDispatcher
+from bf_plugin.dispatch.owner import Owner
+from bf_plugin.dispatch.port import Dispatcher
+from bf_plugin.driver import Parts
+from bf_plugin.journal.sqlite import SqliteFile
+from bf_plugin.loop import LoopThread
+
+__all__ = ["Dispatcher", "create_dispatcher"]
+
+
+def create_dispatcher(loop: LoopThread, parts: Parts, home: str | None) -> Dispatcher:
+    """Return the dispatcher for where the journal lies.
+
+    `home` names the host app that takes this process's messages, None when they go over HTTP: only processes of one
+    home can take over from each other, where they are not known to be siblings.
+    """
+    place = parts.journal.place
+    if isinstance(place, SqliteFile):
+        return LocalDispatcher(loop, parts, Owner(place.lock_folder), place)
+    from bf_plugin.dispatch.procrastinate import ProcrastinateDispatcher
+
+    return ProcrastinateDispatcher(loop, parts, place, home)

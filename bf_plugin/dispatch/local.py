@@ -2,209 +2,48 @@
 
 from __future__ import annotations
 
-import asyncio
-from concurrent.futures import TimeoutError as FutureTimeoutError
-
+from bf_plugin.dispatch.drives import Drives
 from bf_plugin.dispatch.owner import Owner
 from bf_plugin.dispatch.watcher import Watcher
-from bf_plugin.driver import Drive, Parts
-from bf_plugin.endings import refusal
-from bf_plugin.errors import RequestError
-from bf_plugin.journal import RunRecord
-from bf_plugin.journal.records import Decision
-from bf_plugin.logs import get_logger
+from bf_plugin.driver import Parts
+from bf_plugin.journal.sqlite import SqliteFile
 from bf_plugin.loop import LoopThread
-from bf_plugin.tickets import Ticket
-from bf_plugin.values import StopReason
 
-STOP_PATIENCE = 1.0
-"""Seconds the driver of a stopped run has to end it, until the stopping process takes the run over."""
-
-_RELEASE_PATIENCE = 1.0
-"""Seconds, once it is decided what a start is answered, until events go even if nobody said that it was answered.
-
-Servers call `close()` of an answer they have sent (PEP 3333); a middleware around us may lose the call.
-"""
-
-_CLOSE_PATIENCE = 5.0
-_ADOPT_PATIENCE = 30.0
+_TICK = 0.02
+_SWEEP = 0.5
 
 
-class LocalDispatcher:
-    """Drives runs on the loop of this process, and goes on with those that another process left."""
+class LocalDispatcher(Drives):
+    """Drives runs on the loop of this process, and goes on with those that another process of the host left."""
 
-    def __init__(self, loop: LoopThread, parts: Parts, owner: Owner) -> None:
-        self._loop = loop
-        self._parts = parts
-        self._owner = owner
-        self.owner = owner.id
-        self._drives: dict[str, Drive] = {}
-        self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._tickets: dict[str, Ticket] = {}
-        self._apps: dict[str, str] = {}
-        self._watcher = Watcher(version=parts.journal.data_version, look=self._look, sweep=self._sweep)
-        self._unreadable: set[str] = set()
-        self._closed = False
-        self._log = get_logger(__name__)
+    def __init__(self, loop: LoopThread, parts: Parts, owner: Owner, place: SqliteFile) -> None:
+        super().__init__(loop, parts, owner.id)
+        self._mark = owner
+        self._place = place
+        self._seen = -1
+        self._watcher = Watcher(news=self._has_changed, look=self._look, sweep=self._sweep, tick=_TICK, every=_SWEEP)
 
     def start(self) -> None:
         """Take over what dead processes left, and watch for more."""
         self._sweep()
-        self._owner.sweep()
+        self._mark.sweep()
         self._watcher.start()
-
-    def active(self, app: str | None = None) -> int:
-        """Return how many runs this process drives or is about to, of one app or of all."""
-        apps = list(self._apps.values())
-        return len(apps) if app is None else apps.count(app)
-
-    def expect(self, record: RunRecord, ticket: Ticket) -> None:
-        """Remember who waits for a run, before it is on record."""
-        self._tickets[record.id] = ticket
-        self._apps[record.id] = record.app
-
-    def forget(self, run_id: str) -> None:
-        """Drop what `expect` remembered."""
-        self._ended(run_id)
-
-    def submit(self, record: RunRecord) -> None:
-        """Drive a run that is `starting`; a `queued` one comes up when its thread is free, or when it is stopped."""
-        if record.state != "queued" and not self._loop.call(self._start, record):
-            self._ended(record.id)
-
-    def stop(self, record: RunRecord, decision: Decision, reason: StopReason) -> None:
-        """Wake the driver of a run whose outcome is decided; if it does not end the run in time, do that here."""
-        self._loop.call(self._stop, record, decision, reason)
-
-    def answered(self, run_id: str, tool_call_id: str) -> None:
-        """Wake the driver of a run: a page answered a tool call."""
-        self._loop.call(self._answered, run_id, tool_call_id)
 
     def close(self) -> None:
         """Stop driving and give up ownership: what is on record is another process's to go on with."""
-        if self._closed:
-            return
-        self._closed = True
-        self._watcher.close()
-        try:
-            self._loop.run(self._cancel_all()).result(timeout=2 * _CLOSE_PATIENCE)
-        except FutureTimeoutError:
-            self._log.error("the event loop hangs: its runs are left as they are")
-        for run_id in list(self._tickets):
-            self._ended(run_id)
-        self._owner.release()
+        if not self._closed:
+            self._watcher.close()
+            super().close()
+            self._mark.release()
 
-    # on the watcher's thread
-
-    def _look(self) -> None:
-        """See what other processes did to the runs of this one: decided, answered a page's call, freed a thread."""
-        journal = self._parts.journal
-        for run_id, decision in journal.runs.decided(self.owner):
-            self._loop.call(self._signal, run_id, decision)
-        for run_id, tool_call_id in journal.steps.answered(self.owner):
-            self.answered(run_id, tool_call_id)
-        for run_id in journal.runs.starting(self.owner):
-            if run_id not in self._drives and (record := journal.runs.find(run_id)) is not None:
-                self._loop.call(self._start, record)
+    def _has_changed(self) -> bool:
+        """Tell whether anybody else wrote to the file: that costs a few microseconds."""
+        seen, self._seen = self._seen, self._place.data_version()
+        return seen != self._seen
 
     def _sweep(self) -> None:
         """Take over the runs of dead processes."""
-        runs = self._parts.journal.runs
-        for run_id, epoch, owner in runs.under_way():
-            if run_id not in self._unreadable and (owner is None or not self._owner.is_alive(owner)):
+        self._drop_ended()
+        for run_id, epoch, owner in self._parts.journal.runs.under_way():
+            if run_id not in self._unreadable and (owner is None or not self._mark.is_alive(owner)):
                 self._take_over(run_id, epoch)
-
-    def _take_over(self, run_id: str, epoch: int) -> None:
-        log = self._log.bind(run_id=run_id)
-        try:
-            record = self._parts.journal.runs.adopt(run_id, epoch, self.owner).result(_ADOPT_PATIENCE)
-        except Exception as error:  # one run that cannot be read, after a change of keys say, is not all of them
-            log.error("its process is gone, and it cannot be taken over: %s", error, error=error)
-            self._unreadable.add(run_id)
-            return
-        if record is not None and (record.state != "queued" or record.outcome is not None):
-            log.warning("taken over from a process that is gone or does not answer")
-            self._loop.call(self._start, record, True)
-
-    # on the loop
-
-    def _start(self, record: RunRecord, resumed: bool = False) -> None:
-        if record.id in self._drives:
-            return None  # a queued run can be stopped and promoted at once
-        if self._closed:
-            return self._ended(record.id)
-        ticket = self._tickets.setdefault(record.id, _answered_elsewhere())
-        self._apps.setdefault(record.id, record.app)
-        if resumed or not record.spec.channels:
-            ticket.release()
-        try:
-            drive = Drive(record, self._parts, ticket=ticket, promoted=self._promote, resumed=resumed)
-        except Exception as error:
-            self._log.bind(run_id=record.id).error("cannot be driven: %s", error, error=error)
-            ticket.fail(refusal(error, operator_key=False))
-            return self._ended(record.id)
-        ticket.released.add_done_callback(lambda _: self._loop.call(drive.release))
-        ticket.when_answered(lambda: self._loop.call(self._release_soon, ticket))
-        self._drives[record.id] = drive
-        task = asyncio.get_running_loop().create_task(drive.run())
-        self._tasks[record.id] = task
-        task.add_done_callback(lambda _: self._ended(record.id))
-        return None
-
-    def _release_soon(self, ticket: Ticket) -> None:
-        asyncio.get_running_loop().call_later(_RELEASE_PATIENCE, ticket.release)
-
-    def _promote(self, record: RunRecord) -> None:
-        """Drive a run that has come up, if it was accepted here; another process sees it by itself."""
-        if record.owner == self.owner:
-            self._start(record)
-
-    def _ended(self, run_id: str) -> None:
-        if ticket := self._tickets.get(run_id):
-            ticket.fail(RequestError(503, "the gateway is shutting down: ask for the run later", retry_after=5))
-        for register in (self._drives, self._tasks, self._tickets, self._apps):
-            register.pop(run_id, None)
-
-    def _signal(self, run_id: str, decision: Decision) -> None:
-        if drive := self._drives.get(run_id):
-            drive.stop(decision, "stop")
-
-    def _stop(self, record: RunRecord, decision: Decision, reason: StopReason) -> None:
-        if drive := self._drives.get(record.id):
-            drive.stop(decision, reason)
-        elif record.state == "queued":
-            self._start(record)
-            self._signal(record.id, decision)
-        else:
-            task = asyncio.ensure_future(self._see_to_end(record.id))
-            self._tasks[f"stop {record.id}"] = task
-            task.add_done_callback(lambda _: self._tasks.pop(f"stop {record.id}", None))
-
-    async def _see_to_end(self, run_id: str) -> None:
-        """Take over a stopped run whose driver, in another process, does not end it."""
-        await asyncio.sleep(STOP_PATIENCE)
-        await asyncio.to_thread(self._take_unended, run_id)
-
-    def _take_unended(self, run_id: str) -> None:
-        record = self._parts.journal.runs.find(run_id)
-        if record is not None and record.state != "ended" and not self._parts.journal.log.has_end(run_id):
-            self._take_over(run_id, record.epoch)
-
-    def _answered(self, run_id: str, tool_call_id: str) -> None:
-        if drive := self._drives.get(run_id):
-            drive.answered(tool_call_id)
-
-    async def _cancel_all(self) -> None:
-        tasks = list(self._tasks.values())
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks, timeout=_CLOSE_PATIENCE)
-
-
-def _answered_elsewhere() -> Ticket:
-    """Return the ticket of a run whose start no request of this process waits for: it cannot be refused any more."""
-    ticket = Ticket()
-    ticket.accept()
-    ticket.release()
-    return ticket

@@ -1,4 +1,4 @@
-"""What other processes of this host do, seen in the journal: a thread that polls, cheaply and often."""
+"""What other processes do, seen in the journal: a thread that waits for news, and looks after the dead."""
 
 from __future__ import annotations
 
@@ -9,21 +9,29 @@ from collections.abc import Callable
 from bf_plugin.errors import BFError
 from bf_plugin.logs import get_logger
 
-_TICK = 0.02
-_SWEEP = 0.5
-
 
 class Watcher:
-    """Calls `look` when somebody else has written, at most every 20 ms, and `sweep` every half second.
+    """Calls `look` when `news` tells that another process has written, and `sweep` every `every` seconds.
 
-    `version` tells whether anybody wrote: the journal's data version, which costs a few microseconds to read.
+    `news` is asked every `tick` seconds; it may wait itself, and `tick` be zero.
     """
 
-    def __init__(self, *, version: Callable[[], int], look: Callable[[], None], sweep: Callable[[], None]) -> None:
-        self._version = version
+    def __init__(
+        self,
+        *,
+        news: Callable[[], bool],
+        look: Callable[[], None],
+        sweep: Callable[[], None],
+        tick: float,
+        every: float,
+    ) -> None:
+        self._news = news
         self._look = look
         self._sweep = sweep
+        self._tick = tick
+        self._every = every
         self._ended = threading.Event()
+        self._failing = False
         self._log = get_logger(__name__)
         self._thread = threading.Thread(target=self._work, name="bf-watch", daemon=True)
 
@@ -38,15 +46,21 @@ class Watcher:
             self._thread.join(timeout=10)
 
     def _work(self) -> None:
-        seen, swept = -1, time.monotonic()
-        while not self._ended.wait(_TICK):
+        swept = time.monotonic()
+        while not self._ended.wait(self._tick):
             try:
-                if (version := self._version()) != seen:
-                    seen = version
+                if self._news():
                     self._look()
-                if time.monotonic() - swept >= _SWEEP:
+                if time.monotonic() - swept >= self._every:
                     self._sweep()
                     swept = time.monotonic()
-            except BFError as error:
-                self._log.error("cannot watch the journal: %s", error)
-                self._ended.wait(_SWEEP)
+                self._failing = False
+            except Exception as error:  # without this thread, stops and tool answers would come late for good
+                self._complain(error)
+                self._ended.wait(self._every)
+
+    def _complain(self, error: Exception) -> None:
+        if not self._failing:
+            known = isinstance(error, BFError)
+            self._log.error("cannot watch the journal: %s", error, error=None if known else error)
+        self._failing = True

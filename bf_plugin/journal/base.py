@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import TypeVar
@@ -9,6 +10,7 @@ from typing import TypeVar
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
+from bf_plugin.journal.outages import OUTAGE, passes, pauses
 from bf_plugin.journal.vault import Vault
 from bf_plugin.journal.writer import Writer, explain
 
@@ -23,14 +25,19 @@ class Base:
         self._writer = writer
         self.vault = vault
 
-    def write(self, job: Callable[[Connection], T]) -> Future[T]:
-        """Queue `job` for the writer thread."""
-        return self._writer.submit(job)
+    def write(self, job: Callable[[Connection], T], key: str = "") -> Future[T]:
+        """Queue `job` for the writer thread; `key` is the run whose row it begins with."""
+        return self._writer.submit(job, key)
 
     def read(self, query: Callable[[Connection], T]) -> T:
         """Run `query` on a reader's connection. Raises JournalError when the database fails."""
-        try:
-            with self._readers.connect() as connection:
-                return query(connection)
-        except SQLAlchemyError as error:
-            raise explain(error) from None
+        tries = pauses(OUTAGE)
+        while True:
+            try:
+                with self._readers.connect() as connection:
+                    return query(connection)
+            except SQLAlchemyError as error:
+                pause = next(tries, None) if passes(error) else None
+                if pause is None:
+                    raise explain(error) from None
+                time.sleep(pause)

@@ -63,7 +63,7 @@ class KeyStore(Base):
         def job(connection: Connection) -> None:
             connection.execute(update(keys).where(keys.c.run_id == run_id).values(answer_sealed=sealed))
 
-        return self.write(job)
+        return self.write(job, run_id)
 
 
 def check_claim(connection: Connection, app: str, claim: Claim, now: float) -> None:

@@ -41,7 +41,7 @@ class MessageLog(Base):
                 fence_undecided(connection, run_id, epoch, progress=True)
             connection.execute(insert(messages).values(**row))
 
-        return self.write(job)
+        return self.write(job, run_id)
 
     def settle(self, run_id: str, epoch: int, number: int, state: str) -> Future[None]:
         """Mark a message `accepted` or `undelivered`. Raises Fenced."""
@@ -51,7 +51,7 @@ class MessageLog(Base):
             mine = (messages.c.run_id == run_id, messages.c.number == number)
             connection.execute(update(messages).where(*mine).values(state=state))
 
-        return self.write(job)
+        return self.write(job, run_id)
 
     def has_end(self, run_id: str) -> bool:
         """Tell whether a run's `end` is sealed: it is always in the newest message."""

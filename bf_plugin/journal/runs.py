@@ -15,6 +15,7 @@ from bf_plugin.journal.base import Base
 from bf_plugin.journal.fence import fence, outcome_of
 from bf_plugin.journal.keys import Claim, check_claim, keep_claim
 from bf_plugin.journal.records import Cut, Decision, RunRecord, RunSpec, Secrets, ThreadBusy, UnknownThread
+from bf_plugin.journal.signals import signal_driver
 from bf_plugin.journal.tables import items, runs, threads
 from bf_plugin.values import Usage
 
@@ -52,7 +53,7 @@ class RunStore(Base):
                 keep_claim(connection, record.app, claim, record.id, now)
             return self._read(connection, record.id)
 
-        return self.write(job)
+        return self.write(job, record.id)
 
     def decide(
         self, run_id: str, outcome: str, finish_reason: str, error: Mapping[str, Any] | None = None
@@ -68,11 +69,12 @@ class RunStore(Base):
             change = {"outcome": outcome, "finish_reason": finish_reason, "error_sealed": sealed, "state": state}
             undecided = update(runs).where(runs.c.id == run_id, runs.c.outcome.is_(None))
             if connection.execute(undecided.values(**change)).rowcount == 1:
+                signal_driver(connection, run_id)
                 return Decision(won=True, outcome=outcome, finish_reason=finish_reason, error=error)
             row = outcome_of(connection, run_id)
             return Decision(won=False, error=self.vault.open(row.error_sealed), **_named(row))
 
-        return self.write(job)
+        return self.write(job, run_id)
 
     def finish(
         self, run_id: str, epoch: int, *, usage: Usage, cut: Cut | None, timeout: float
@@ -92,7 +94,7 @@ class RunStore(Base):
             connection.execute(update(runs).where(runs.c.id == run_id).values(**end))
             return self._promote(connection, thread_id, timeout)
 
-        return self.write(job)
+        return self.write(job, run_id)
 
     def discard(self, run_id: str, epoch: int, *, timeout: float) -> Future[RunRecord | None]:
         """Remove a run the provider refused, its items, and its thread if that is new; returns a promoted run."""
@@ -106,7 +108,7 @@ class RunStore(Base):
             connection.execute(delete(threads).where(threads.c.id == thread_id, threads.c.created_by == run_id, unused))
             return self._promote(connection, thread_id, timeout)
 
-        return self.write(job)
+        return self.write(job, run_id)
 
     def set_usage(self, run_id: str, usage: Usage) -> Future[None]:
         """Correct the usage of an ended run, once the provider has told."""
@@ -114,7 +116,7 @@ class RunStore(Base):
         def job(connection: Connection) -> None:
             connection.execute(update(runs).where(runs.c.id == run_id).values(usage=encode_usage(usage)))
 
-        return self.write(job)
+        return self.write(job, run_id)
 
     def set_told(self, run_id: str) -> Future[None]:
         """Note that the plugins know of a run's end."""
@@ -133,7 +135,7 @@ class RunStore(Base):
             won = connection.execute(theirs.values(**mine)).rowcount == 1
             return self._read(connection, run_id) if won else None
 
-        return self.write(job)
+        return self.write(job, run_id)
 
     def get(self, run_id: str, thread_id: str) -> RunRecord | None:
         """Return the run of a pair of ids, None when there is no such pair."""
@@ -180,17 +182,21 @@ class RunStore(Base):
 
     def _promote(self, connection: Connection, thread_id: str, timeout: float) -> RunRecord | None:
         """Let the oldest queued run of a thread start, unless one is under way; its owner sees it."""
+        # Whoever adds a run to the thread holds this row: it is seen below, or sees what was ended here.
+        connection.execute(select(threads.c.id).where(threads.c.id == thread_id).with_for_update())
         here = runs.c.thread_id == thread_id
         if connection.execute(select(runs.c.id).where(here, runs.c.state.in_(UNDER_WAY))).first():
             return None
-        queued = select(runs.c.id).where(here, runs.c.state == "queued", runs.c.outcome.is_(None))
-        next_id = connection.execute(queued.order_by(runs.c.created_at, runs.c.id).limit(1)).scalar()
-        if next_id is None:
-            return None
-        now = time.time()
-        started = {"state": "starting", "started_at": now, "deadline": now + timeout}
-        connection.execute(update(runs).where(runs.c.id == next_id).values(**started))
-        return self._read(connection, next_id)
+        waiting = (runs.c.state == "queued", runs.c.outcome.is_(None))
+        oldest = select(runs.c.id).where(here, *waiting).order_by(runs.c.created_at, runs.c.id).limit(1)
+        while (next_id := connection.execute(oldest).scalar()) is not None:
+            now = time.time()
+            started = {"state": "starting", "started_at": now, "deadline": now + timeout}
+            promoted = update(runs).where(runs.c.id == next_id, *waiting).values(**started)
+            if connection.execute(promoted).rowcount == 1:  # else it was stopped in between
+                signal_driver(connection, next_id)
+                return self._read(connection, next_id)
+        return None
 
     def _seal_cut(self, cut: Cut | None) -> tuple[list[bytes], bytes | None] | None:
         if cut is None:

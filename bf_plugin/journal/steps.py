@@ -16,6 +16,7 @@ from bf_plugin.journal.base import Base
 from bf_plugin.journal.fence import fence, fence_undecided
 from bf_plugin.journal.records import Opened
 from bf_plugin.journal.runs import decode_usage, encode_usage
+from bf_plugin.journal.signals import signal_driver
 from bf_plugin.journal.tables import calls, items, runs, steps, threads
 from bf_plugin.values import FinishReason, Usage
 
@@ -77,7 +78,7 @@ class StepStore(Base):
             new = self._items_after(connection, thread_id, synced)
             return Opened(state=self.vault.open(parent), synced=synced, new=new)
 
-        return self.write(job)
+        return self.write(job, run_id)
 
     def reopen(self, run_id: str, epoch: int, number: int, *, thread_id: str, engine_key: str) -> Future[Opened]:
         """Put a step back to `creating`: what an earlier driver asked for is lost. Raises Fenced, Decided."""
@@ -92,7 +93,7 @@ class StepStore(Base):
             new = self._items_after(connection, thread_id, synced)
             return Opened(state=self.vault.open(parent), synced=synced, new=new)
 
-        return self.write(job)
+        return self.write(job, run_id)
 
     def name(self, run_id: str, epoch: int, number: int, handle: Mapping[str, Any]) -> Future[None]:
         """Put the provider's name of a step on record: nothing of it may be sealed before. Raises Fenced."""
@@ -105,7 +106,7 @@ class StepStore(Base):
             starting = update(runs).where(runs.c.id == run_id, runs.c.state == "starting")
             connection.execute(starting.values(state="active"))
 
-        return self.write(job)
+        return self.write(job, run_id)
 
     def close(
         self,
@@ -132,10 +133,10 @@ class StepStore(Base):
         pending = [
             {
                 "run_id": run_id,
-                "call_id": events.well_formed(call["call_id"]),
+                "call_id": _storable(call["call_id"]),
                 "step": number,
                 "position": position,
-                "name": events.well_formed(call["name"]),
+                "name": _storable(call["name"]),
                 "state": "pending",
                 "arguments_sealed": self.vault.seal(call["arguments"]),
             }
@@ -154,7 +155,7 @@ class StepStore(Base):
             if pending:
                 connection.execute(insert(calls), pending)
 
-        return self.write(job)
+        return self.write(job, run_id)
 
     def start_call(
         self, run_id: str, epoch: int, place: Place, *, tool_call_id: str | None = None, deadline: float | None = None
@@ -167,7 +168,7 @@ class StepStore(Base):
             pending = update(calls).where(*_at(run_id, place), calls.c.state == "pending")
             connection.execute(pending.values(**started))
 
-        return self.write(job)
+        return self.write(job, run_id)
 
     def finish_call(self, run_id: str, epoch: int, place: Place, output: str) -> Future[str]:
         """Mark a call `done`; returns its output, another one if an answer was on record first. Raises Fenced."""
@@ -182,7 +183,7 @@ class StepStore(Base):
             stored = connection.execute(select(calls.c.result_sealed).where(*mine)).scalar_one()
             return str(self.vault.open(stored))
 
-        return self.write(job)
+        return self.write(job, run_id)
 
     def answer(self, tool_call_id: str, output: str) -> Future[tuple[str, bool] | None]:
         """Record a page's answer to a call.
@@ -201,6 +202,8 @@ class StepStore(Base):
             waiting = (calls.c.tool_call_id == tool_call_id, calls.c.state == "started", calls.c.run_id == open_run)
             in_time = update(calls).where(*waiting, calls.c.deadline > time.time())
             won = connection.execute(in_time.values(state="done", result_sealed=sealed)).rowcount == 1
+            if won:
+                signal_driver(connection, run_id)
             return run_id, won
 
         return self.write(job)
@@ -259,6 +262,11 @@ class StepStore(Base):
         query = select(items.c.item_sealed).where(items.c.thread_id == thread_id, items.c.id > synced)
         rows = connection.execute(query.order_by(items.c.id)).scalars().all()
         return [self.vault.open(item) for item in rows]
+
+
+def _storable(text: str) -> str:
+    """Return what a model wrote as a column takes it: well formed, and without the NUL that Postgres refuses."""
+    return events.well_formed(text).replace("\0", "\ufffd")
 
 
 def _at(run_id: str, place: Place) -> tuple[Any, Any, Any]:

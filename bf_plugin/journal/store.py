@@ -4,59 +4,44 @@ from __future__ import annotations
 
 import hashlib
 import os
-import sqlite3
 from collections.abc import Sequence
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Any
 
-from sqlalchemy import Engine, create_engine, event, make_url
+from sqlalchemy import URL, Engine, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
 from bf_plugin.errors import ConfigurationError
 from bf_plugin.journal.keys import KeyStore
 from bf_plugin.journal.log import MessageLog
 from bf_plugin.journal.overview import Overview
+from bf_plugin.journal.owners import OwnerStore
+from bf_plugin.journal.postgres import PostgresServer, postgres_engines
 from bf_plugin.journal.purge import purge_batch
 from bf_plugin.journal.runs import RunStore
+from bf_plugin.journal.schema import prepare
+from bf_plugin.journal.sqlite import SqliteFile, make_folder, sqlite_engines
 from bf_plugin.journal.steps import StepStore
-from bf_plugin.journal.tables import metadata
 from bf_plugin.journal.threads import ThreadStore
 from bf_plugin.journal.vault import Vault, key_beside
 from bf_plugin.journal.writer import Writer, explain, written
 
-_BUSY_MS = 10_000
-
 
 class Journal:
-    """The database: `runs`, `steps`, `log`, `threads`, `keys`, `overview` are its parts. `path` is the SQLite file."""
+    """The database: `runs`, `steps`, `log` and so on are its parts. `place` is where it lies."""
 
-    def __init__(self, writers: Engine, readers: Engine, vault: Vault, path: Path) -> None:
-        self.path = path
+    def __init__(self, writers: Engine, readers: Engine, vault: Vault, place: SqliteFile | PostgresServer) -> None:
+        self.place = place
         self.vault = vault
-        self._watching: sqlite3.Connection | None = None
         self._engines = (writers, readers)
         self._writer = Writer(writers)
         self.runs = RunStore(readers, self._writer, vault)
         self.steps = StepStore(readers, self._writer, vault)
         self.log = MessageLog(readers, self._writer, vault)
-        self.threads = ThreadStore(readers, self._writer, vault)
         self.keys = KeyStore(readers, self._writer, vault)
+        self.owners = OwnerStore(readers, self._writer, vault)
         self.overview = Overview(readers, self._writer, vault)
-
-    @property
-    def lock_folder(self) -> Path:
-        """Where the processes of this deployment mark themselves as alive."""
-        return self.path.with_name(self.path.name + ".d")
-
-    def data_version(self) -> int:
-        """Return a number that changes when another connection has written (SQLite, PRAGMA data_version).
-
-        To be called from one thread: the number is that of one connection.
-        """
-        if self._watching is None:
-            self._watching = sqlite3.connect(self.path, check_same_thread=False, isolation_level=None)
-        return int(self._watching.execute("PRAGMA data_version").fetchone()[0])
+        self.threads = ThreadStore(readers, self._writer, vault)
 
     def check(self) -> None:
         """Write nothing, in a transaction. Raises JournalError when the database cannot be written."""
@@ -69,8 +54,7 @@ class Journal:
     def close(self) -> None:
         """Commit what is queued and close all connections."""
         self._writer.close()
-        if self._watching is not None:
-            self._watching.close()
+        self.place.close()
         for engine in self._engines:
             engine.dispose()
 
@@ -84,22 +68,44 @@ def open_journal(url: str, secret_keys: Sequence[str] = (), *, create: bool = Tr
         parsed = make_url(url)
     except ArgumentError:
         raise ConfigurationError("BF_DATABASE_URL: not a database URL such as sqlite:////var/lib/app/bf.db") from None
+    if parsed.drivername.partition("+")[0] in ("postgresql", "postgres"):
+        return _open_postgres(parsed, secret_keys, create)
     if parsed.get_backend_name() != "sqlite":
-        raise ConfigurationError("BF_DATABASE_URL: only sqlite:/// is supported by this release")
-    if not parsed.database or parsed.database == ":memory:":
+        raise ConfigurationError("BF_DATABASE_URL: only sqlite:/// and postgresql:// are supported")
+    return _open_sqlite(parsed, secret_keys, create)
+
+
+def _open_sqlite(url: URL, secret_keys: Sequence[str], create: bool) -> Journal:
+    if not url.database or url.database == ":memory:":
         raise ConfigurationError("BF_DATABASE_URL: an SQLite file is needed; memory does not survive and is not shared")
-    path = Path(parsed.database).absolute()
+    path = Path(url.database).absolute()
     if not create and not path.exists():
         raise ConfigurationError(f"there is no journal at {path}: set BF_DATABASE_URL to where it is")
-    _make_folder(path)
+    make_folder(path)
     vault = Vault(secret_keys or [key_beside(path)])
-    writers, readers = _sqlite_engine(path, "BEGIN IMMEDIATE"), _sqlite_engine(path, "BEGIN")
+    return _prepared(sqlite_engines(path), vault, SqliteFile(path), create)
+
+
+def _open_postgres(url: URL, secret_keys: Sequence[str], create: bool) -> Journal:
+    if not secret_keys:
+        raise ConfigurationError(
+            "BF_SECRET_KEY: needed with postgresql://, the same for all processes; make one with "
+            "python -c 'from cryptography.fernet import Fernet; print(Fernet.generate_key().decode())'"
+        )
+    vault = Vault(secret_keys)
+    return _prepared(postgres_engines(url), vault, PostgresServer(url), create)
+
+
+def _prepared(
+    engines: tuple[Engine, Engine], vault: Vault, place: SqliteFile | PostgresServer, create: bool
+) -> Journal:
     try:
-        with writers.begin() as connection:
-            metadata.create_all(connection)
-    except DBAPIError as error:
-        raise explain(error) from None
-    return Journal(writers, readers, vault, path)
+        with engines[0].begin() as connection:
+            prepare(connection, create=create)
+    except Exception as error:
+        engines[0].dispose()
+        raise (explain(error) if isinstance(error, DBAPIError) else error) from None
+    return Journal(*engines, vault, place)
 
 
 def default_url(name: str | None, host: object) -> str:
@@ -112,29 +118,3 @@ def default_url(name: str | None, host: object) -> str:
         origin = f"{Path.cwd()}\0{type(host).__module__}\0{getattr(host, '__qualname__', type(host).__qualname__)}"
         name = hashlib.sha256(origin.encode()).hexdigest()[:16]
     return f"sqlite:///{Path(state) / 'bf_plugin' / (name + '.db')}"
-
-
-def _make_folder(path: Path) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    except OSError as error:
-        raise ConfigurationError(f"BF_DATABASE_URL: cannot create {path.parent}: {error.strerror}") from None
-    if not os.access(path.parent, os.W_OK):
-        raise ConfigurationError(f"BF_DATABASE_URL: {path.parent} cannot be written by this user")
-
-
-def _sqlite_engine(path: Path, begin: str) -> Engine:
-    """Return an engine whose transactions start with `begin`, not when pysqlite guesses (SQLAlchemy docs)."""
-    engine = create_engine(f"sqlite:///{path}", connect_args={"check_same_thread": False, "timeout": _BUSY_MS / 1000})
-
-    @event.listens_for(engine, "connect")
-    def _connected(connection: sqlite3.Connection, _: Any) -> None:
-        connection.isolation_level = None
-        for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
-            connection.execute(f"PRAGMA {pragma}")
-
-    @event.listens_for(engine, "begin")
-    def _begin(connection: Any) -> None:
-        connection.exec_driver_sql(begin)
-
-    return engine

@@ -13,6 +13,7 @@ from sqlalchemy import (
     MetaData,
     String,
     Table,
+    Text,
     text,
 )
 
@@ -55,7 +56,7 @@ runs = Table(
     Column("outcome", String(16)),
     Column("finish_reason", String(16)),
     Column("error_sealed", LargeBinary),
-    Column("usage", String(200)),
+    Column("usage", Text),
     Column("epoch", Integer, nullable=False, default=1),
     Column("owner", String(120)),
     Column("attempts", Integer, nullable=False, default=0),
@@ -107,7 +108,7 @@ steps = Table(
     Column("state", String(10), nullable=False),
     Column("started_at", Float, nullable=False),
     Column("ended_at", Float),
-    Column("usage", String(200)),
+    Column("usage", Text),
     Column("parent_sealed", LargeBinary),
     Column("handle_sealed", LargeBinary),
     Column("ended_sealed", LargeBinary),
@@ -121,8 +122,8 @@ calls = Table(
     Column("run_id", _Id, ForeignKey("bf_runs.id", ondelete="CASCADE"), primary_key=True),
     Column("step", Integer, primary_key=True),
     Column("position", Integer, primary_key=True),
-    Column("call_id", String(200), nullable=False),
-    Column("name", String(200), nullable=False),
+    Column("call_id", Text, nullable=False),
+    Column("name", Text, nullable=False),
     Column("state", String(10), nullable=False),
     Column("tool_call_id", _Id, unique=True),
     Column("deadline", Float),
@@ -144,3 +145,15 @@ keys = Table(
     Column("answer_sealed", LargeBinary),
 )
 """Which run an idempotency key stands for; `key` and `body` are digests."""
+
+owners = Table(
+    "bf_owners",
+    metadata,
+    Column("id", String(120), primary_key=True),
+    Column("beat_at", Float, nullable=False),
+    Column("has_left", Integer, nullable=False),
+)
+"""Processes that drive runs, where no file lock tells whether they live (Postgres)."""
+
+schema = Table("bf_schema", metadata, Column("version", Integer, primary_key=True))
+"""One row: which version of these tables this is."""

@@ -60,7 +60,7 @@ class ThreadStore(Base):
         def job(connection: Connection) -> None:
             under_way = select(runs.c.id).where(runs.c.thread_id == thread_id, runs.c.state != "ended")
             mine = (threads.c.id == thread_id, threads.c.app == app)
-            if connection.execute(select(threads.c.id).where(*mine)).first() is None:
+            if connection.execute(select(threads.c.id).where(*mine).with_for_update()).first() is None:
                 raise UnknownThread("no such thread")
             if (busy := connection.execute(under_way.limit(1)).scalar()) is not None:
                 raise ThreadBusy(busy)

@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import update
 
 from bf_plugin import events
-from bf_plugin.dispatch import local
+from bf_plugin.dispatch import drives
 from bf_plugin.dispatch.local import LocalDispatcher
 from bf_plugin.dispatch.owner import Owner
 from bf_plugin.driver import Parts
@@ -24,6 +24,7 @@ from bf_plugin.hookguards import new_manager
 from bf_plugin.ids import new_run_id, new_thread_id
 from bf_plugin.items import text_message
 from bf_plugin.journal import Journal, RunRecord, RunSpec, Secrets, open_journal
+from bf_plugin.journal.sqlite import SqliteFile
 from bf_plugin.journal.tables import runs
 from bf_plugin.loop import LoopThread
 from bf_plugin.messengers.port import Destination
@@ -73,7 +74,9 @@ class Process:
             engine=lambda name: engine,
             messenger=lambda record: self.gateway,
         )
-        self.dispatcher = LocalDispatcher(self.loop, parts, Owner(self.journal.lock_folder))
+        place = self.journal.place
+        assert isinstance(place, SqliteFile)
+        self.dispatcher = LocalDispatcher(self.loop, parts, Owner(place.lock_folder), place)
 
     def record(self, *, enqueue: bool = False, **changes: Any) -> RunRecord:
         """Put a run on record."""
@@ -153,7 +156,7 @@ def eventually(condition: Callable[[], bool]) -> None:
 
 def test_no_event_before_the_start_is_answered(boot: Callable[..., Process], monkeypatch: pytest.MonkeyPatch) -> None:
     """Events wait for the answer's close."""
-    monkeypatch.setattr(local, "_RELEASE_PATIENCE", 60.0)
+    monkeypatch.setattr(drives, "_RELEASE_PATIENCE", 60.0)
     process = boot(ScriptedEngine(["text"]))
     record, ticket = process.start()
     ticket.wait_accepted(5)
@@ -167,7 +170,7 @@ def test_no_event_before_the_start_is_answered(boot: Callable[..., Process], mon
 
 def test_a_server_that_never_closes_an_answer(boot: Callable[..., Process], monkeypatch: pytest.MonkeyPatch) -> None:
     """Events go out a moment later; the run does not wait for ever."""
-    monkeypatch.setattr(local, "_RELEASE_PATIENCE", 0.05)
+    monkeypatch.setattr(drives, "_RELEASE_PATIENCE", 0.05)
     process = boot(ScriptedEngine(["text"]))
     _, ticket = process.start()
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, insert
+from sqlalchemy import Connection, insert, select
 
 from bf_plugin.errors import ConfigurationError, Fenced, JournalError
 from bf_plugin.ids import new_run_id, new_thread_id
@@ -30,7 +30,7 @@ from bf_plugin.journal import (
 )
 from bf_plugin.journal.records import Sealed
 from bf_plugin.journal.store import default_url
-from bf_plugin.journal.tables import threads
+from bf_plugin.journal.tables import metadata, threads
 from bf_plugin.values import Usage
 
 KEY = "q1a9Wd2LJ0V0Sg4Vw0P8xJc0v5m7B8n9K1Zb3Xc4Y5U="
@@ -42,11 +42,25 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "journal.db"
 
 
+@pytest.fixture(params=["sqlite", "postgres"])
+def url(request: pytest.FixtureRequest, path: Path) -> str:
+    return f"sqlite:///{path}" if request.param == "sqlite" else str(request.getfixturevalue("postgres_url"))
+
+
 @pytest.fixture
-def journal(path: Path) -> Iterator[Journal]:
-    opened = open_journal(f"sqlite:///{path}", [KEY])
+def journal(url: str) -> Iterator[Journal]:
+    opened = open_journal(url, [KEY])
     yield opened
     opened.close()
+
+
+def stored(journal: Journal, path: Path) -> bytes:
+    """Return all bytes that a database has of the journal."""
+    if path.exists():
+        return b"".join(file.read_bytes() for file in path.parent.iterdir() if file.is_file())
+    queries = [select(table) for table in metadata.sorted_tables]
+    rows = journal.runs.read(lambda connection: [row for query in queries for row in connection.execute(query)])
+    return b"".join(value if isinstance(value, bytes) else str(value).encode() for row in rows for value in row)
 
 
 def record(**changes: Any) -> RunRecord:
@@ -126,9 +140,10 @@ def test_nothing_is_in_the_clear(journal: Journal, path: Path) -> None:
     journal.log.seal(run.id, 1, message(), closing=False).result(5)
     journal.runs.decide(run.id, "failed", "error", {"message": "SECRETWORD"}).result(5)
 
-    stored = b"".join(file.read_bytes() for file in path.parent.iterdir() if file.is_file())
+    found = stored(journal, path)
 
-    assert b"SECRETWORD" not in stored
+    assert run.id.encode() in found
+    assert b"SECRETWORD" not in found
 
 
 def test_keys_are_erased_at_the_end(journal: Journal) -> None:
@@ -349,14 +364,14 @@ def test_a_failing_job_spares_its_neighbours(journal: Journal) -> None:
     assert not journal.runs.has_thread("half", "x")
 
 
-def test_what_was_written_is_there_after_a_restart(path: Path) -> None:
+def test_what_was_written_is_there_after_a_restart(url: str) -> None:
     """Threads and ended runs are found by the next process."""
-    first = open_journal(f"sqlite:///{path}", [KEY])
+    first = open_journal(url, [KEY])
     run = create(first, record())
     finish(first, run)
     first.close()
 
-    second = open_journal(f"sqlite:///{path}", [OTHER_KEY, KEY])
+    second = open_journal(url, [OTHER_KEY, KEY])
     found = second.runs.get(run.id, run.thread_id)
     second.close()
 
@@ -365,12 +380,12 @@ def test_what_was_written_is_there_after_a_restart(path: Path) -> None:
     assert found.spec == run.spec
 
 
-def test_another_secret_key_is_an_error_with_advice(path: Path) -> None:
+def test_another_secret_key_is_an_error_with_advice(url: str) -> None:
     """A lost key is said, not guessed around."""
-    first = open_journal(f"sqlite:///{path}", [KEY])
+    first = open_journal(url, [KEY])
     run = create(first, record())
     first.close()
-    second = open_journal(f"sqlite:///{path}", [OTHER_KEY])
+    second = open_journal(url, [OTHER_KEY])
 
     with pytest.raises(JournalError, match="BF_SECRET_KEY"):
         second.runs.get(run.id, run.thread_id)
@@ -391,7 +406,7 @@ def test_the_key_beside_the_database_is_private(path: Path) -> None:
 
 def test_a_locked_database_is_an_error_with_advice(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A writer that never ends is named, and later writes work."""
-    monkeypatch.setattr("bf_plugin.journal.store._BUSY_MS", 50)
+    monkeypatch.setattr("bf_plugin.journal.sqlite._BUSY_MS", 50)
     journal = open_journal(f"sqlite:///{path}", [KEY])
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
@@ -421,10 +436,10 @@ def test_a_bad_url_is_said(url: str, problem: str) -> None:
     assert "BF_DATABASE_URL" in str(caught.value)
 
 
-def test_a_bad_secret_key_is_said(path: Path) -> None:
+def test_a_bad_secret_key_is_said(url: str) -> None:
     """A key that is no Fernet key is refused without being quoted."""
     with pytest.raises(ConfigurationError, match="BF_SECRET_KEY") as caught:
-        open_journal(f"sqlite:///{path}", ["no-fernet-key"])
+        open_journal(url, ["no-fernet-key"])
     assert "no-fernet-key" not in str(caught.value)
 
 
@@ -441,9 +456,9 @@ def test_the_default_database_has_its_own_place(monkeypatch: pytest.MonkeyPatch,
     assert default_url(None, host) != default_url(None, other)
 
 
-def test_a_closed_journal_says_so(path: Path) -> None:
+def test_a_closed_journal_says_so(url: str) -> None:
     """What is asked after the end fails, it does not hang."""
-    journal = open_journal(f"sqlite:///{path}", [KEY])
+    journal = open_journal(url, [KEY])
     journal.close()
 
     with pytest.raises(JournalError, match="shutting down"):
