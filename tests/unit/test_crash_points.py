@@ -61,12 +61,12 @@ class DyingWriter:
         self._writer = writer
         self._bomb = bomb
 
-    def submit(self, job: Callable[..., Any]) -> Future[Any]:
+    def submit(self, job: Callable[..., Any], key: str = "") -> Future[Any]:
         told: Future[Any] = Future()
         if self._bomb.ticks():
             return told  # never: nobody is there to be told
         loop = asyncio.get_running_loop()
-        done = self._writer.submit(job)
+        done = self._writer.submit(job, key)
 
         def settle() -> None:
             if self._bomb.ticks():
