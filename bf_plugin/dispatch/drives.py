@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 
 from bf_plugin.driver import Drive, Parts
 from bf_plugin.endings import refusal
-from bf_plugin.errors import RequestError
+from bf_plugin.errors import JournalError, RequestError
 from bf_plugin.journal import RunRecord
 from bf_plugin.journal.records import Decision
+from bf_plugin.journal.vault import Unreadable
 from bf_plugin.logs import get_logger
 from bf_plugin.loop import LoopThread
 from bf_plugin.tickets import Ticket
@@ -103,15 +105,22 @@ class Drives:
             if self._parts.journal.overview.state(run_id) == "ended":
                 self._loop.call(self._ended, run_id)
 
-    def _take_over(self, run_id: str, epoch: int) -> None:
-        log = self._log.bind(run_id=run_id)
+    def _take_over(self, *orphans: tuple[str, int]) -> None:
+        """Take runs over, given with their epochs; all at once, so that they are committed together."""
         if self._closed:
             return
+        adopt = self._parts.journal.runs.adopt
+        for run_id, adopted in [(run_id, adopt(run_id, epoch, self.owner)) for run_id, epoch in orphans]:
+            self._adopted(run_id, adopted)
+
+    def _adopted(self, run_id: str, adopted: Future[RunRecord | None]) -> None:
+        log = self._log.bind(run_id=run_id)
         try:
-            record = self._parts.journal.runs.adopt(run_id, epoch, self.owner).result(_ADOPT_PATIENCE)
-        except Exception as error:  # one run that cannot be read, after a change of keys say, is not all of them
-            log.error("its process is gone, and it cannot be taken over: %s", error, error=error)
-            self._unreadable.add(run_id)
+            record = adopted.result(_ADOPT_PATIENCE)
+        except (JournalError, FutureTimeoutError) as error:
+            log.error("its process is gone, and it cannot be taken over yet: %s", str(error) or "the journal is slow")
+            if isinstance(error, Unreadable):  # after a change of keys, say: it would be so again
+                self._unreadable.add(run_id)
             return
         if record is not None and (record.state != "queued" or record.outcome is not None):
             log.warning("taken over from a process that is gone or does not answer")
@@ -180,7 +189,7 @@ class Drives:
     def _take_unended(self, run_id: str) -> None:
         record = self._parts.journal.runs.find(run_id)
         if record is not None and record.state != "ended" and not self._parts.journal.log.has_end(run_id):
-            self._take_over(run_id, record.epoch)
+            self._take_over((run_id, record.epoch))
 
     def _answered(self, run_id: str, tool_call_id: str) -> None:
         if drive := self._drives.get(run_id):

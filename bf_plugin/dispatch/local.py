@@ -44,6 +44,7 @@ class LocalDispatcher(Drives):
     def _sweep(self) -> None:
         """Take over the runs of dead processes."""
         self._drop_ended()
-        for run_id, epoch, owner in self._parts.journal.runs.under_way():
-            if run_id not in self._unreadable and (owner is None or not self._mark.is_alive(owner)):
-                self._take_over(run_id, epoch)
+        under_way = self._parts.journal.runs.under_way()
+        dead = {owner for _, _, owner in under_way if owner is None or not self._mark.is_alive(owner)}
+        orphans = [(run_id, epoch) for run_id, epoch, owner in under_way if owner in dead]
+        self._take_over(*[orphan for orphan in orphans if orphan[0] not in self._unreadable])

@@ -94,7 +94,7 @@ class ProcrastinateDispatcher(Drives):
 
     async def _take(self, run_id: str, epoch: int) -> None:
         """Take a run that was offered, unless another process was faster."""
-        await asyncio.to_thread(self._take_over, run_id, epoch)
+        await asyncio.to_thread(self._take_over, (run_id, epoch))
 
     # on the watcher's thread
 

@@ -15,6 +15,10 @@ from bf_plugin import events
 from bf_plugin.errors import ConfigurationError, JournalError
 
 
+class Unreadable(JournalError):
+    """What is stored cannot be read with the keys at hand."""
+
+
 class Vault:
     """Seals JSON-able values with the first of its Fernet keys, opens what any of them sealed."""
 
@@ -42,7 +46,7 @@ class Vault:
         try:
             clear = self._fernet.decrypt(bytes(token))
         except InvalidToken:
-            raise JournalError(
+            raise Unreadable(
                 "the journal was written with another secret key: add the old one behind the new one in BF_SECRET_KEY"
             ) from None
         return msgspec.msgpack.decode(clear)
