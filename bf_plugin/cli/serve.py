@@ -6,7 +6,7 @@ import importlib
 import signal
 import sys
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
@@ -32,15 +32,16 @@ def serve(target: str | None, listen: str, threads: int) -> None:
         application.start()
     except BFError as error:
         raise click.ClickException(str(error)) from None
-    signal.signal(signal.SIGTERM, _leave)
+    signal.signal(signal.SIGTERM, lambda *_: _leave(application))
     try:
         run(application, listen, threads)
     finally:
         application.close()
 
 
-def _leave(number: int, frame: object) -> None:
-    """End politely when a service manager asks: runs are handed over, not cut off."""
+def _leave(application: Application) -> NoReturn:
+    """Hand the runs over, then let the server end: it waits some seconds for readers of streams."""
+    application.close()
     raise SystemExit(0)
 
 
