@@ -198,7 +198,8 @@ class Drive:
         if not self._composer.begun:
             self._outbox.event(events.thread_info(self._record.thread_id, self._record.id))
         await self._composer.replay(rows)
-        done = await self._steps.resume(rows, self._budget(), self._ticket.accept) if self._resumed else None
+        resume = self._steps.resume(rows, self._budget(), self._ticket.accept, self._tools.announce)
+        done = await resume
         before: Sequence[CallRecord] = await self._steps.calls() if done else ()
         fresh: Sequence[Item] = self._record.spec.messages
         limit = self._parts.settings.step_limit

@@ -160,12 +160,14 @@ class HookCalls:
             await asyncio.wait({waiter}, timeout=max(seconds, 0))
         except asyncio.CancelledError:
             waiter.cancel()
+            future.add_done_callback(_close_late)
             loop.call_at(deadline, self._workers.abandon, future)
             raise
         if waiter.done() and not waiter.cancelled():
             return waiter.result()
         begun = future.running()
         waiter.cancel()
+        future.add_done_callback(_close_late)
         self._workers.abandon(future)
         if begun:
             raise Overdue(trail.plugin, f"no answer in {seconds:g} s")
@@ -174,6 +176,7 @@ class HookCalls:
     async def _awaited(self, trail: Trail, seconds: float, answer: Awaitable[T]) -> T:
         """Await what a plugin returned; Overdue when it takes longer, even if it ignores being cancelled."""
         task = asyncio.get_running_loop().create_task(_contained(trail, answer))
+        task.add_done_callback(lambda _: _close(answer))  # it may be cancelled before it began to await
         try:
             await asyncio.wait({task}, timeout=max(seconds, 0))
         finally:
@@ -218,3 +221,14 @@ def _written(trail: Trail, answer: object) -> ToolResult:
     with Edge(trail.plugin, "on_tool_call"):
         text = toolanswers.answer_text(result.output)
     return ToolResult(text, is_error=result.is_error)
+
+
+def _close_late(future: Future[Any]) -> None:
+    """Let go of what a job returns after nobody waits for it."""
+    if not future.cancelled() and future.exception() is None:
+        _close(future.result())
+
+
+def _close(answer: object) -> None:
+    if inspect.iscoroutine(answer):
+        answer.close()

@@ -35,6 +35,9 @@ _CANCEL_PATIENCE = 30.0
 Named = Callable[[], None]
 """Called once the provider has accepted a step and its name is on record."""
 
+Announce = Callable[[int, Sequence[CallRecord]], None]
+"""Called with a step's number and its calls, if the page may not know of them."""
+
 
 class _Thread(TypedDict):
     """Where the items of a step go, and whose state stands beside them."""
@@ -66,7 +69,7 @@ class StepRunner:
         self._closed = self._asked = False
         self._parent: State | None = None
         self._handle: Handle | None = None
-        self._last: StepRecord | None = None
+        self._before: list[StepRecord] = []
         self._starting: asyncio.Future[Stream] | None = None
         self._writing: asyncio.Future[Any] | None = None
         self._log = get_logger(__name__).bind(run_id=record.id, request_id=record.spec.request_id)
@@ -83,25 +86,31 @@ class StepRunner:
     async def restore(self) -> None:
         """Find out where an earlier driver of this run was."""
         for step in await asyncio.to_thread(self._journal.steps.all, self._record.id):
-            self.number, self._closed, self._last = step.number, step.state == "done", step
+            self.number, self._closed = step.number, step.state == "done"
+            self._before.append(step)
             self._asked = self._closed
             self._parent, self._handle = step.parent, step.handle
             self._run.step = _public(step)
             if self._closed:
                 self.history.append(self._run.step)
 
-    async def resume(self, rows: Sequence[Sealed], max_tokens: int | None, named: Named) -> StepDone | None:
+    async def resume(
+        self, rows: Sequence[Sealed], max_tokens: int | None, named: Named, announce: Announce
+    ) -> StepDone | None:
         """Go on where an earlier driver was; `rows` are the messages it sealed.
 
-        Returns how that step ended, None when the run had not come to its first. A response that can no longer be
-        followed is asked for again if nothing of it was sealed. Raises as `take`, and ProviderError with code
-        `provider_lost_response`.
+        Returns how the newest step ended, None when the run had not come to its first. The calls of steps before it are
+        handed to `announce`: messages may lag behind the steps. A response that can no longer be followed is asked for
+        again if nothing of it was sealed. Raises as `take`, and ProviderError with code `provider_lost_response`.
         """
-        if self._last is None:
+        if not self._before:
             return None
+        for step in self._before[:-1]:
+            self._send_rest(step, cursor_of(rows, step.number))
+            announce(step.number, await self.calls(step.number))
         cursor = cursor_of(rows, self.number)
         if self._closed:
-            return await self._finished(self._last, cursor)
+            return await self._finished(self._before[-1], cursor)
         if self._handle is not None:
             try:
                 return await self._follow(self._handle, cursor, named)
@@ -112,9 +121,9 @@ class StepRunner:
         opened = await self._on_record(self._reopen())
         return await self._ask(opened, max_tokens, named)
 
-    async def calls(self) -> list[CallRecord]:
-        """Return the calls of the present step, as they are on record."""
-        return await asyncio.to_thread(self._journal.steps.calls_of, self._record.id, self.number)
+    async def calls(self, number: int | None = None) -> list[CallRecord]:
+        """Return the calls of a step, by default the present one, as they are on record."""
+        return await asyncio.to_thread(self._journal.steps.calls_of, self._record.id, number or self.number)
 
     async def settle(self) -> None:
         """Wait for a write that was under way when the step was broken off: what is on record then is what counts."""
@@ -269,7 +278,16 @@ class StepRunner:
         return self._run.step
 
     async def _finished(self, step: StepRecord, cursor: Cursor) -> StepDone:
-        """Return the end of a step that is on record, having sent on what of its text was not sealed."""
+        """Return the end of a step that is on record."""
+        self._send_rest(step, cursor)
+        calls: list[FunctionCall] = [
+            {"type": "function_call", "call_id": call.call_id, "name": call.name, "arguments": call.arguments}
+            for call in await self.calls()
+        ]
+        return StepDone(state=None, calls=calls, content=step.content, finish_reason=step.finish_reason)
+
+    def _send_rest(self, step: StepRecord, cursor: Cursor) -> None:
+        """Send what of a finished step's text was not sealed."""
         parts = sorted(cursor.texts)
         known = "".join(cursor.texts[part] for part in parts)
         whole = "".join(part["text"]["value"] for part in step.content)
@@ -277,11 +295,6 @@ class StepRunner:
             raise ProviderError("its text is not the text already sent", code=LOST_RESPONSE)
         if len(whole) > len(known):
             self._outbox.text(whole[len(known) :], (step.number, parts[-1] if parts else (0, 0)), cursor.sequence)
-        calls: list[FunctionCall] = [
-            {"type": "function_call", "call_id": call.call_id, "name": call.name, "arguments": call.arguments}
-            for call in await self.calls()
-        ]
-        return StepDone(state=None, calls=calls, content=step.content, finish_reason=step.finish_reason)
 
     def _request(self, opened: Opened, max_tokens: int | None) -> StepRequest:
         async def history() -> Sequence[Item]:

@@ -81,9 +81,7 @@ class ToolCalls:
             if call.tool_call_id is not None:
                 self._answered[call.tool_call_id] = asyncio.Event()
                 await self._start(call)
-        announced = [(call.name, call.user_message, call.tool_call_id) for call in prepared]
-        if self._outbox.composer.answers < step:
-            self._outbox.event(events.function_call(announced))
+        self._announce(step, [(call.name, call.user_message, call.tool_call_id) for call in prepared])
         tasks = [asyncio.ensure_future(self._answer(call)) for call in prepared]
         try:
             outputs = await asyncio.gather(*tasks)
@@ -91,6 +89,17 @@ class ToolCalls:
             for task in tasks:
                 task.cancel()
         return [output_item(call.id, output) for call, output in zip(prepared, outputs, strict=True)]
+
+    def announce(self, step: int, calls: Sequence[CallRecord]) -> None:
+        """Announce calls of a step that an earlier driver made, if it did not come to that."""
+        said = ((call, parse_arguments(call.arguments)[0].get("userMessage")) for call in calls)
+        self._announce(
+            step, [(call.name, text if isinstance(text, str) else None, call.tool_call_id) for call, text in said]
+        )
+
+    def _announce(self, step: int, calls: Sequence[tuple[str, str | None, str | None]]) -> None:
+        if self._outbox.composer.answers < step:
+            self._outbox.event(events.function_call(calls))
 
     def _prepare(self, place: Place, call: FunctionCall) -> _Call:
         tool = self._tools.get(call["name"])

@@ -32,10 +32,16 @@ def serve(target: str | None, listen: str, threads: int) -> None:
         application.start()
     except BFError as error:
         raise click.ClickException(str(error)) from None
+    signal.signal(signal.SIGTERM, _leave)
     try:
         run(application, listen, threads)
     finally:
         application.close()
+
+
+def _leave(number: int, frame: object) -> None:
+    """End politely when a service manager asks: runs are handed over, not cut off."""
+    raise SystemExit(0)
 
 
 def run(application: Any, listen: str, threads: int) -> None:

@@ -65,11 +65,16 @@ def test_serve_alone(site: Site) -> None:
 
 
 def test_serve_hands_over_when_it_is_stopped(site: Site) -> None:
-    """A polite end is quick and leaves no error."""
+    """A polite end is quick, leaves no error, and gives up what the process owned."""
     server = site.serve("bf-plugin", "serve", "--listen", "127.0.0.1:0")
     assert server.url
-    server.stop()
+    marks = site.folder / "site.db.d"
+    assert len(list(marks.iterdir())) == 1
+
+    assert server.stop() == 0
+
     assert "Traceback" not in server.output
+    assert list(marks.iterdir()) == []
 
 
 @pytest.mark.parametrize(

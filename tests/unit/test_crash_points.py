@@ -87,15 +87,16 @@ class DyingWriter:
 class Page:
     """A gateway whose page gets every message that arrives, whether the sender lives to know it or not."""
 
-    def __init__(self) -> None:
+    def __init__(self, delay: float) -> None:
         self.bodies: list[bytes] = []
         self.bomb = Bomb(None)
+        self._delay = delay
 
     async def send(self, destination: Destination, message: bytes) -> None:
         if self.bomb.ticks():
             await asyncio.Event().wait()
         self.bodies.append(message)
-        await asyncio.sleep(0)
+        await asyncio.sleep(self._delay)
         if self.bomb.ticks():
             await asyncio.Event().wait()
 
@@ -116,9 +117,9 @@ class Provider(ScriptedEngine):
 class World:
     """What survives the process: the journal's file, the page, the provider, and what tools did."""
 
-    def __init__(self, journal: Journal) -> None:
+    def __init__(self, journal: Journal, delay: float) -> None:
         self.journal = journal
-        self.page = Page()
+        self.page = Page(delay)
         self.provider = Provider()
         self.made: list[str] = []
         self.workers = Workers("test", limit=4)
@@ -255,11 +256,12 @@ def check(world: World, record: RunRecord) -> None:
     assert outputs[1] == "seen"
 
 
-def test_every_point_at_which_a_process_can_die(journal: Journal) -> None:
-    """The run is whole after a takeover from any of them."""
+@pytest.mark.parametrize("delay", [0.0, 0.03], ids=["messages keep pace", "messages lag behind"])
+def test_every_point_at_which_a_process_can_die(journal: Journal, delay: float) -> None:
+    """The run is whole after a takeover from any of them, also when the gateway takes messages slowly."""
     moment = 0
     while True:
-        world = World(journal)
+        world = World(journal, delay)
         record = accepted(journal)
         died = live_until(world, record, Bomb(moment))
         if not died:
