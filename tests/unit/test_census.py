@@ -63,5 +63,5 @@ def test_the_time_out_leaves_room_for_heartbeats(heartbeat: float, timeout: floa
     if fits:
         assert load_settings(heartbeat=heartbeat, heartbeat_timeout=timeout).heartbeat_timeout == timeout
     else:
-        with pytest.raises(ConfigurationError, match="BF_HEARTBEAT_TIMEOUT: .*three times BF_HEARTBEAT"):
+        with pytest.raises(ConfigurationError, match=r"BF_HEARTBEAT_TIMEOUT: .*three times BF_HEARTBEAT"):
             load_settings(heartbeat=heartbeat, heartbeat_timeout=timeout)
