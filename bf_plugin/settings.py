@@ -17,6 +17,7 @@ from pydantic import (
     Field,
     SecretStr,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
@@ -100,7 +101,7 @@ class Settings(BaseSettings):
     """
     heartbeat: float = Field(default=1.0, ge=0.1)
     """Postgres: seconds between two signs of life of a process that drives runs."""
-    heartbeat_timeout: float = Field(default=5.0, ge=0.3)
+    heartbeat_timeout: float = Field(default=5.0, ge=0.3, validate_default=True)
     """Postgres: seconds of silence after which the others take a process's runs; at least three heartbeats."""
     run_timeout: float = Field(default=600.0, gt=0)
     """Seconds a run may take, from its start."""
@@ -159,11 +160,12 @@ class Settings(BaseSettings):
             values = {**_read_toml(Path(values["apps_file"])), **values}
         return values
 
-    @model_validator(mode="after")
-    def _heartbeats_fit(self) -> Settings:
-        if self.heartbeat_timeout < 3 * self.heartbeat:
-            raise ValueError("BF_HEARTBEAT_TIMEOUT must be at least three times BF_HEARTBEAT")
-        return self
+    @field_validator("heartbeat_timeout")
+    @classmethod
+    def _leaves_room(cls, value: float, info: ValidationInfo) -> float:
+        if value < 2.999 * info.data.get("heartbeat", 0.0):
+            raise ValueError("must be at least three times BF_HEARTBEAT")
+        return value
 
     @field_validator("messaging_url", "openai_base_url", "database_url", mode="before")
     @classmethod

@@ -22,7 +22,6 @@ from bf_plugin.settings import Settings, load_settings
 @click.option("--threads", default=16, show_default=True, type=click.IntRange(min=2), help="Server threads.")
 def serve(target: str | None, listen: str, threads: int) -> None:
     """Serve the endpoint with waitress, until SIGTERM or SIGINT: then the runs are handed over."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # waitress ends on SystemExit as on KeyboardInterrupt
     try:
         settings = load_settings()
         if settings.max_waiters is None:

@@ -126,6 +126,7 @@ class Writer:
         """Carry out a group, again if need be; return what came of each job."""
         tries = pauses(OUTAGE)
         doubt: _InDoubt | None = None
+        said = False
         while True:
             try:
                 if doubt is not None and self._happened(doubt):
@@ -139,7 +140,9 @@ class Writer:
             pause = next(tries, None) if passes(problem) and not self._closed else None
             if pause is None:
                 raise problem
-            self._log.warning("the journal is away, %d writes wait: %s", len(group), explain(problem))
+            if not said:
+                self._log.warning("%d writes are tried again: %s", len(group), explain(problem))
+            said = True
             time.sleep(pause)
 
     def _transact(self, group: list[_Entry]) -> list[Outcome]:

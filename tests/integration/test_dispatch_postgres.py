@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -10,8 +11,10 @@ from typing import Any
 
 import psycopg
 import pytest
+from click.testing import CliRunner
 
 from bf_plugin import events
+from bf_plugin.cli import main
 from bf_plugin.dispatch.jobs import Jobs
 from bf_plugin.dispatch.procrastinate import ProcrastinateDispatcher
 from bf_plugin.driver import Parts
@@ -257,6 +260,36 @@ def test_a_promoted_run_is_driven_by_who_accepted_it(boot: Callable[..., Process
     ticket.release()
     eventually(lambda: accepting.find(queued).state == "ended")
     assert accepting.gateway.types() == ["threadInfo", "delta", "end"]
+
+
+def test_operators_see_who_drives_what(
+    boot: Callable[..., Process], postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`bf-plugin runs` reads heartbeats; a stop from there reaches the driver."""
+    monkeypatch.setenv("BF_DATABASE_URL", postgres_url)
+    monkeypatch.setenv("BF_SECRET_KEY", KEY)
+    reached = threading.Event()
+    process = boot(["so far", waiting(reached)])
+    record, ticket = process.start()
+    ticket.release()
+    assert reached.wait(10)
+
+    listed = CliRunner().invoke(main, ["runs", "list"])
+    stopped = CliRunner().invoke(main, ["runs", "stop", record.id])
+
+    assert f"pid {os.getpid()} alive" in listed.output
+    assert stopped.output == "cancelled\n"
+    eventually(lambda: process.find(record).state == "ended")
+
+
+def test_a_worker_needs_postgres(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With SQLite there is nothing for it to do, and it says so."""
+    monkeypatch.setenv("BF_DATABASE_URL", "sqlite:////tmp/nothing.db")
+
+    result = CliRunner().invoke(main, ["worker"])
+
+    assert result.exit_code == 1
+    assert "a worker needs postgresql://" in result.output
 
 
 def test_jobs_are_offered_once_and_lost_ones_removed(postgres_url: str) -> None:

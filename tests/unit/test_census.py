@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
+
 from bf_plugin.dispatch.census import Census
+from bf_plugin.errors import ConfigurationError
 from bf_plugin.journal.owners import OwnerRow
+from bf_plugin.settings import load_settings
 
 
 class Clock:
@@ -51,3 +55,13 @@ def test_silence_that_nobody_listened_to_does_not_count() -> None:
 
     assert census.gone([OwnerRow(id="a", beat_at=1.0, left=False)]) == set()
     assert watch(census, clock, 5, beat_at=1.0) == {"a"}
+
+
+@pytest.mark.parametrize(("heartbeat", "timeout", "fits"), [(1.0, 3.0, True), (1.0, 2.9, False), (0.2, 0.6, True)])
+def test_the_time_out_leaves_room_for_heartbeats(heartbeat: float, timeout: float, fits: bool) -> None:
+    """A time-out that one lost heartbeat could reach is refused when the settings are read."""
+    if fits:
+        assert load_settings(heartbeat=heartbeat, heartbeat_timeout=timeout).heartbeat_timeout == timeout
+    else:
+        with pytest.raises(ConfigurationError, match=r"BF_HEARTBEAT_TIMEOUT: .*three times BF_HEARTBEAT"):
+            load_settings(heartbeat=heartbeat, heartbeat_timeout=timeout)
