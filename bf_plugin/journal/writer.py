@@ -187,7 +187,10 @@ def _attempt(connection: Connection, job: Job) -> Outcome:
     except DBAPIError as error:
         if passes(error):
             raise
-        savepoint.rollback()
+        try:
+            savepoint.rollback()
+        except DBAPIError:
+            raise error from None  # SQLite has undone the whole transaction by itself: the disk is full, say
         return None, explain(error)
     except Exception as error:
         savepoint.rollback()

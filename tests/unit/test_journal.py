@@ -419,6 +419,27 @@ def test_a_locked_database_is_an_error_with_advice(path: Path, monkeypatch: pyte
     journal.close()
 
 
+def test_a_full_disk_is_an_error_with_advice(path: Path) -> None:
+    """Where no page more can be written the error says so; with room again, writes work, and nothing is half there."""
+    journal = open_journal(f"sqlite:///{path}", [KEY])
+    pages = sqlite3.connect(path).execute("PRAGMA page_count").fetchone()[0]
+
+    def limit(count: int) -> None:
+        journal.runs.write(lambda connection: connection.exec_driver_sql(f"PRAGMA max_page_count={count}")).result(5)
+
+    def fill() -> None:
+        for _ in range(100):
+            create(journal, record())
+
+    limit(pages)
+    with pytest.raises(JournalError, match="free space"):
+        fill()
+    limit(1_000_000)
+    assert create(journal, record()).state == "starting"
+    assert sqlite3.connect(path).execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    journal.close()
+
+
 @pytest.mark.parametrize(
     ("url", "problem"),
     [
