@@ -23,7 +23,7 @@ from bf_plugin.logs import get_logger
 from bf_plugin.requests import StartRequest, StopRequest, ToolAnswer, check_operator_resources, merge_assistant
 from bf_plugin.settings import Settings
 from bf_plugin.tickets import Result, Ticket
-from bf_plugin.values import RunDraft, StopReason, Usage
+from bf_plugin.values import RunDraft, StopReason
 from bf_plugin.waiters import Waiters
 
 ACCEPT_PATIENCE = 2.0
@@ -182,17 +182,8 @@ class Runs:
             id=draft.id,
             thread_id=draft.thread_id,
             app=app.id,
-            state="starting",
-            epoch=1,
             owner=self._dispatcher.owner,
             created_at=time.time(),
-            started_at=None,
-            ended_at=None,
-            deadline=None,
-            outcome=None,
-            finish_reason=None,
-            error=None,
-            usage=Usage(),
             spec=spec,
             secrets=Secrets(app_key=app.api_key, provider_key=key or ""),
         )

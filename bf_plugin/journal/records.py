@@ -48,21 +48,21 @@ class RunRecord:
     id: str
     thread_id: str = field(repr=False)
     app: str
-    state: str
-    epoch: int
-    attempts: int = 0
-    told: int = 0
     owner: str | None
     created_at: float
-    started_at: float | None
-    ended_at: float | None
-    deadline: float | None
-    outcome: str | None
-    finish_reason: str | None
-    error: Mapping[str, Any] | None
-    usage: Usage
     spec: RunSpec
     secrets: Secrets | None
+    state: str = "starting"
+    epoch: int = 1
+    attempts: int = 0
+    told: int = 0
+    started_at: float | None = None
+    ended_at: float | None = None
+    deadline: float | None = None
+    outcome: str | None = None
+    finish_reason: str | None = None
+    error: Mapping[str, Any] | None = None
+    usage: Usage = field(default_factory=Usage)
 
     def destination(self) -> Destination:
         """Return where this run's messages go."""

@@ -21,14 +21,14 @@ from bf_plugin.driver import Parts
 from bf_plugin.errors import JournalError
 from bf_plugin.hookcalls import HookCalls
 from bf_plugin.hookguards import new_manager
-from bf_plugin.ids import new_run_id, new_thread_id
-from bf_plugin.items import text_message
-from bf_plugin.journal import RunRecord, RunSpec, Secrets, open_journal
+from bf_plugin.ids import new_thread_id
+from bf_plugin.journal import RunRecord, open_journal
 from bf_plugin.journal.postgres import Listener, PostgresServer
 from bf_plugin.loop import LoopThread
 from bf_plugin.messengers.port import Destination
 from bf_plugin.settings import Settings
 from bf_plugin.testing.engine import ScriptedEngine
+from bf_plugin.testing.records import a_run
 from bf_plugin.threads import Workers
 from bf_plugin.tickets import Ticket
 from bf_plugin.values import Usage
@@ -95,38 +95,7 @@ class Process:
 
 
 def _record(owner: str, thread_id: str) -> RunRecord:
-    spec = RunSpec(
-        provider="scripted",
-        base_url=None,
-        operator_key=False,
-        model="m",
-        instructions=None,
-        messages=[text_message("user", "hello")],
-        tools=[],
-        metadata={},
-        options={},
-        stream=True,
-        action_name="handle",
-        channels=["c"],
-    )
-    return RunRecord(
-        id=new_run_id(),
-        thread_id=thread_id,
-        app="app",
-        state="starting",
-        epoch=1,
-        owner=owner,
-        created_at=time.time(),
-        started_at=None,
-        ended_at=None,
-        deadline=None,
-        outcome=None,
-        finish_reason=None,
-        error=None,
-        usage=Usage(),
-        spec=spec,
-        secrets=Secrets(app_key="BFAPI_k", provider_key="sk-secret"),
-    )
+    return a_run(owner=owner, thread_id=thread_id)
 
 
 @pytest.fixture

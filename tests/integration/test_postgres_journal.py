@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from typing import Any
 
 import psycopg
@@ -14,12 +12,11 @@ import pytest
 from sqlalchemy import Connection, text, update
 
 from bf_plugin.errors import ConfigurationError, JournalError
-from bf_plugin.ids import new_run_id, new_thread_id
-from bf_plugin.items import text_message
-from bf_plugin.journal import Journal, RunRecord, RunSpec, Secrets, ThreadBusy, open_journal
+from bf_plugin.journal import Journal, RunRecord, ThreadBusy, open_journal
 from bf_plugin.journal.postgres import Listener, PostgresServer
 from bf_plugin.journal.records import Sealed
 from bf_plugin.journal.tables import runs
+from bf_plugin.testing.records import a_run
 from bf_plugin.values import Usage
 
 KEY = "q1a9Wd2LJ0V0Sg4Vw0P8xJc0v5m7B8n9K1Zb3Xc4Y5U="
@@ -40,39 +37,7 @@ def boot(postgres_url: str) -> Iterator[Callable[[], Journal]]:
 
 
 def record(**changes: Any) -> RunRecord:
-    spec = RunSpec(
-        provider="scripted",
-        base_url=None,
-        operator_key=False,
-        model="m",
-        instructions=None,
-        messages=[text_message("user", "hello")],
-        tools=[],
-        metadata={},
-        options={},
-        stream=True,
-        action_name="handle",
-        channels=["c"],
-    )
-    run = RunRecord(
-        id=new_run_id(),
-        thread_id=new_thread_id(),
-        app="app",
-        state="starting",
-        epoch=1,
-        owner="me",
-        created_at=time.time(),
-        started_at=None,
-        ended_at=None,
-        deadline=None,
-        outcome=None,
-        finish_reason=None,
-        error=None,
-        usage=Usage(),
-        spec=spec,
-        secrets=Secrets(app_key="BFAPI_k", provider_key="sk-secret"),
-    )
-    return replace(run, **changes)
+    return a_run(**changes)
 
 
 def create(journal: Journal, run: RunRecord, *, new: bool = True, enqueue: bool = False) -> RunRecord:

@@ -20,12 +20,12 @@ from bf_plugin.driver import Drive, Parts
 from bf_plugin.engines.port import Access, StepRequest
 from bf_plugin.hookcalls import HookCalls
 from bf_plugin.hookguards import new_manager, register
-from bf_plugin.ids import new_run_id, new_thread_id
-from bf_plugin.items import FunctionTool, text_message
-from bf_plugin.journal import Journal, RunRecord, RunSpec, Secrets, open_journal
+from bf_plugin.items import FunctionTool
+from bf_plugin.journal import Journal, RunRecord, open_journal
 from bf_plugin.messengers.port import Destination
 from bf_plugin.settings import Settings
 from bf_plugin.testing.engine import ScriptedEngine, ScriptedStream, call
+from bf_plugin.testing.records import a_run
 from bf_plugin.threads import Workers
 from bf_plugin.tickets import Ticket
 from bf_plugin.values import Usage
@@ -168,40 +168,8 @@ def journal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Journal]:
 
 def accepted(journal: Journal) -> RunRecord:
     names = ("pay", "look")
-    offered: list[Any] = [FunctionTool(type="function", name=name, parameters={"type": "object"}) for name in names]
-    spec = RunSpec(
-        provider="scripted",
-        base_url=None,
-        operator_key=False,
-        model="m",
-        instructions=None,
-        messages=[text_message("user", "hello")],
-        tools=offered,
-        metadata={},
-        options={},
-        stream=True,
-        action_name="handle",
-        channels=["c"],
-    )
-    record = RunRecord(
-        id=new_run_id(),
-        thread_id=new_thread_id(),
-        app="app",
-        state="starting",
-        epoch=1,
-        owner="me",
-        created_at=0.0,
-        started_at=None,
-        ended_at=None,
-        deadline=None,
-        outcome=None,
-        finish_reason=None,
-        error=None,
-        usage=Usage(),
-        spec=spec,
-        secrets=Secrets(app_key="BFAPI_k", provider_key="sk-secret"),
-    )
-    return journal.runs.create(record, new_thread=True, enqueue=False, timeout=600).result(10)
+    offered = [FunctionTool(type="function", name=name, parameters={"type": "object"}) for name in names]
+    return journal.runs.create(a_run(spec={"tools": offered}), new_thread=True, enqueue=False, timeout=600).result(10)
 
 
 def live_until(world: World, record: RunRecord, bomb: Bomb) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +21,14 @@ from bf_plugin.engines.port import Engine
 from bf_plugin.errors import ProviderError, RequestError
 from bf_plugin.hookcalls import HookCalls
 from bf_plugin.hookguards import new_manager
-from bf_plugin.ids import new_run_id, new_thread_id
-from bf_plugin.items import text_message
-from bf_plugin.journal import Journal, RunRecord, RunSpec, Secrets, open_journal
+from bf_plugin.journal import Journal, RunRecord, open_journal
 from bf_plugin.journal.sqlite import SqliteFile
 from bf_plugin.journal.tables import runs
 from bf_plugin.loop import LoopThread
 from bf_plugin.messengers.port import Destination
 from bf_plugin.settings import Settings
 from bf_plugin.testing.engine import ScriptedEngine
+from bf_plugin.testing.records import a_run
 from bf_plugin.threads import Workers
 from bf_plugin.tickets import Ticket
 from bf_plugin.values import Usage
@@ -102,36 +101,7 @@ class Process:
 
 
 def _record(*, channels: list[str] | None = None, **changes: Any) -> RunRecord:
-    spec = RunSpec(
-        provider="scripted",
-        base_url=None,
-        operator_key=False,
-        model="m",
-        instructions=None,
-        messages=[text_message("user", "hello")],
-        tools=[],
-        metadata={},
-        options={},
-        stream=True,
-        action_name="handle",
-        channels=["c"] if channels is None else channels,
-    )
-    values: dict[str, Any] = {
-        "id": new_run_id(),
-        "thread_id": new_thread_id(),
-        "app": "app",
-        "state": "starting",
-        "epoch": 1,
-        "owner": "me",
-        "created_at": time.time(),
-        "usage": Usage(),
-        "spec": spec,
-        "secrets": Secrets(app_key="BFAPI_k", provider_key="sk-secret"),
-    }
-    unset: Mapping[str, None] = dict.fromkeys(
-        ("started_at", "ended_at", "deadline", "outcome", "finish_reason", "error")
-    )
-    return RunRecord(**{**unset, **values, **changes})
+    return a_run(spec={} if channels is None else {"channels": channels}, **changes)
 
 
 @pytest.fixture

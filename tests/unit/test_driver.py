@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import Future
 from pathlib import Path
@@ -18,12 +17,12 @@ from bf_plugin.driver import Drive, Parts
 from bf_plugin.errors import DeliveryRefused, JournalError, ProviderError, RequestError
 from bf_plugin.hookcalls import HookCalls
 from bf_plugin.hookguards import new_manager, register
-from bf_plugin.ids import new_run_id, new_thread_id
 from bf_plugin.items import text_message
-from bf_plugin.journal import Journal, RunRecord, RunSpec, Secrets, open_journal
+from bf_plugin.journal import Journal, RunRecord, open_journal
 from bf_plugin.messengers.port import Destination
 from bf_plugin.settings import Settings
 from bf_plugin.testing.engine import ScriptedEngine, call
+from bf_plugin.testing.records import a_run
 from bf_plugin.threads import Workers
 from bf_plugin.tickets import Ticket
 from bf_plugin.values import Delta, Outcome, Run, Usage
@@ -90,38 +89,7 @@ class World:
         self, engine: ScriptedEngine, thread_id: str | None = None, enqueue: bool = False, **spec: Any
     ) -> RunRecord:
         """Put a run on record."""
-        defaults: dict[str, Any] = {
-            "provider": "scripted",
-            "base_url": None,
-            "operator_key": False,
-            "model": "m",
-            "instructions": None,
-            "messages": [text_message("user", "hello")],
-            "tools": [],
-            "metadata": {},
-            "options": {},
-            "stream": True,
-            "action_name": "handle",
-            "channels": ["c"],
-        }
-        record = RunRecord(
-            id=new_run_id(),
-            thread_id=thread_id or new_thread_id(),
-            app="app",
-            state="starting",
-            epoch=1,
-            owner="me",
-            created_at=time.time(),
-            started_at=None,
-            ended_at=None,
-            deadline=None,
-            outcome=None,
-            finish_reason=None,
-            error=None,
-            usage=Usage(),
-            spec=RunSpec(**{**defaults, **spec}),
-            secrets=Secrets(app_key="BFAPI_k", provider_key="sk-secret"),
-        )
+        record = a_run(spec=spec, **({"thread_id": thread_id} if thread_id else {}))
         timeout = self.settings.run_timeout
         creating = self.journal.runs.create(record, new_thread=thread_id is None, enqueue=enqueue, timeout=timeout)
         return creating.result(10)

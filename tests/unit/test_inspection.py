@@ -11,11 +11,11 @@ import pytest
 
 from bf_plugin import events
 from bf_plugin.errors import RequestError
-from bf_plugin.ids import new_run_id, new_thread_id
 from bf_plugin.inspection import Inspection
 from bf_plugin.items import text_message
-from bf_plugin.journal import Journal, RunRecord, RunSpec, Secrets, open_journal
+from bf_plugin.journal import Journal, RunRecord, open_journal
 from bf_plugin.journal.records import Sealed
+from bf_plugin.testing.records import a_run
 from bf_plugin.values import Usage
 from bf_plugin.waiters import Waiters
 
@@ -41,38 +41,7 @@ def inspection(journal: Journal) -> Inspection:
 
 @pytest.fixture
 def run(journal: Journal) -> RunRecord:
-    spec = RunSpec(
-        provider="openai",
-        base_url=None,
-        operator_key=False,
-        model="m",
-        instructions=None,
-        messages=[text_message("user", "Hi")],
-        tools=[],
-        metadata={},
-        options={},
-        stream=True,
-        action_name="handle",
-        channels=["c"],
-    )
-    record = RunRecord(
-        id=new_run_id(),
-        thread_id=new_thread_id(),
-        app="app",
-        state="starting",
-        epoch=1,
-        owner="me",
-        created_at=0,
-        started_at=None,
-        ended_at=None,
-        deadline=None,
-        outcome=None,
-        finish_reason=None,
-        error=None,
-        usage=Usage(),
-        spec=spec,
-        secrets=Secrets(app_key="BFAPI_x", provider_key="sk-x"),
-    )
+    record = a_run(spec={"messages": [text_message("user", "Hi")]})
     return journal.runs.create(record, new_thread=True, enqueue=False, timeout=600).result(5)
 
 

@@ -7,7 +7,6 @@ import stat
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +14,12 @@ import pytest
 from sqlalchemy import Connection, insert, select
 
 from bf_plugin.errors import ConfigurationError, Fenced, JournalError
-from bf_plugin.ids import new_run_id, new_thread_id
 from bf_plugin.items import text_message
 from bf_plugin.journal import (
     Cut,
     Decided,
     Journal,
     RunRecord,
-    RunSpec,
     Secrets,
     ThreadBusy,
     UnknownThread,
@@ -31,6 +28,7 @@ from bf_plugin.journal import (
 from bf_plugin.journal.records import Sealed
 from bf_plugin.journal.store import default_url
 from bf_plugin.journal.tables import metadata, threads
+from bf_plugin.testing.records import a_run
 from bf_plugin.values import Usage
 
 KEY = "q1a9Wd2LJ0V0Sg4Vw0P8xJc0v5m7B8n9K1Zb3Xc4Y5U="
@@ -64,39 +62,13 @@ def stored(journal: Journal, path: Path) -> bytes:
 
 
 def record(**changes: Any) -> RunRecord:
-    spec = RunSpec(
-        provider="openai",
-        base_url=None,
-        operator_key=False,
-        model="m",
-        instructions="SECRETWORD instructions",
-        messages=[text_message("user", "SECRETWORD message")],
-        tools=[],
-        metadata={},
-        options={},
-        stream=True,
-        action_name="handle",
-        channels=["SECRETWORD channel"],
-    )
-    base = RunRecord(
-        id=new_run_id(),
-        thread_id=new_thread_id(),
-        app="app",
-        state="starting",
-        epoch=1,
-        owner="me",
-        created_at=time.time(),
-        started_at=None,
-        ended_at=None,
-        deadline=None,
-        outcome=None,
-        finish_reason=None,
-        error=None,
-        usage=Usage(),
-        spec=spec,
-        secrets=Secrets(app_key="BFAPI_SECRETWORD", provider_key="sk-SECRETWORD"),
-    )
-    return replace(base, **changes)
+    spec = {
+        "instructions": "SECRETWORD instructions",
+        "messages": [text_message("user", "SECRETWORD message")],
+        "channels": ["SECRETWORD channel"],
+    }
+    secrets = Secrets(app_key="BFAPI_SECRETWORD", provider_key="sk-SECRETWORD")
+    return a_run(spec=spec, **{"secrets": secrets, **changes})
 
 
 def create(journal: Journal, run: RunRecord, *, new: bool = True, enqueue: bool = False) -> RunRecord:

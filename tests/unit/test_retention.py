@@ -6,19 +6,19 @@ import asyncio
 import sqlite3
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from bf_plugin.ids import new_run_id, new_thread_id
+from bf_plugin.ids import new_thread_id
 from bf_plugin.items import text_message
-from bf_plugin.journal import Cut, Journal, RunRecord, RunSpec, Secrets, open_journal
+from bf_plugin.journal import Cut, Journal, RunRecord, open_journal
 from bf_plugin.journal.keys import KEY_LIFE, Claim
 from bf_plugin.journal.purge import MESSAGES_A_BATCH
 from bf_plugin.journal.records import Sealed
 from bf_plugin.retention import INTERVAL, Retention
+from bf_plugin.testing.records import a_run
 from bf_plugin.values import Usage
 
 KEY = "q1a9Wd2LJ0V0Sg4Vw0P8xJc0v5m7B8n9K1Zb3Xc4Y5U="
@@ -48,39 +48,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 def record(**changes: Any) -> RunRecord:
-    spec = RunSpec(
-        provider="openai",
-        base_url=None,
-        operator_key=False,
-        model="m",
-        instructions=None,
-        messages=[text_message("user", "Hi")],
-        tools=[],
-        metadata={},
-        options={},
-        stream=True,
-        action_name="handle",
-        channels=["c"],
-    )
-    base = RunRecord(
-        id=new_run_id(),
-        thread_id=new_thread_id(),
-        app="app",
-        state="starting",
-        epoch=1,
-        owner="me",
-        created_at=0,
-        started_at=None,
-        ended_at=None,
-        deadline=None,
-        outcome=None,
-        finish_reason=None,
-        error=None,
-        usage=Usage(),
-        spec=spec,
-        secrets=Secrets(app_key="BFAPI_x", provider_key="sk-x"),
-    )
-    return replace(base, **changes)
+    return a_run(**{"created_at": 0.0, **changes})
 
 
 def begin(journal: Journal, *, thread_id: str | None = None, claim: Claim | None = None) -> RunRecord:
