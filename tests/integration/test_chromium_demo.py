@@ -186,6 +186,10 @@ def test_survives_a_reload_in_mid_stream(chat: Chat, demo: Demo) -> None:
     chat.say("Count to 150")
     chat.wait_for_text(50)
     chat.page.reload()
+    provider = demo.provider
+    assert provider is not None
+    provider.wait_until(lambda: list(provider.responses.values())[-1].status == "completed", timeout=60)
+    chat.wait_for_text(len(generated(demo)))  # a page just loaded may not have taken its run up yet
     assert chat.finished() == generated(demo)
 
 
