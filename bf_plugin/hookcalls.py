@@ -230,5 +230,6 @@ def _close_late(future: Future[Any]) -> None:
 
 
 def _close(answer: object) -> None:
-    if inspect.iscoroutine(answer):
-        answer.close()
+    close = getattr(answer, "close", None)
+    if inspect.isawaitable(answer) and callable(close):
+        close()

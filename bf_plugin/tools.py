@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Generator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -93,7 +93,7 @@ class Toolbox:
         except BadArguments as error:
             return ToolResult(f"Error: {call.name}: {error}", is_error=True)
         answer = tool.function(**arguments)
-        return _later(answer) if inspect.isawaitable(answer) else _result(answer)
+        return _Later(answer) if inspect.isawaitable(answer) else _result(answer)
 
     def _add(self, name: str, function: Callable[..., Any], description: str | None, options: ToolOptions) -> None:
         from bf_plugin.toolschema import FunctionSchema  # pydantic takes its time
@@ -114,5 +114,18 @@ def _result(answer: object) -> ToolResult:
     return answer if isinstance(answer, ToolResult) else ToolResult(answer)
 
 
-async def _later(answer: Awaitable[object]) -> ToolResult:
-    return _result(await answer)
+class _Later:
+    """The result of an async tool. If nobody comes to await it, closing it closes what the tool returned."""
+
+    def __init__(self, answer: Awaitable[object]) -> None:
+        self._answer = answer
+
+    def __await__(self) -> Generator[Any, None, ToolResult]:
+        return self._wait().__await__()
+
+    def close(self) -> None:
+        if inspect.iscoroutine(self._answer):
+            self._answer.close()
+
+    async def _wait(self) -> ToolResult:
+        return _result(await self._answer)
