@@ -46,6 +46,7 @@ class Chat:
         self.answer = page.locator(".message.assistant").last
         self.send = page.get_by_role("button", name="Send")
         self.stop = page.get_by_role("button", name="Stop")
+        expect(self.input).to_be_focused(timeout=20_000)  # then the page is ready
 
     def _note_foreign(self, request: object) -> None:
         url = str(getattr(request, "url", ""))
