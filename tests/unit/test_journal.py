@@ -7,6 +7,7 @@ import stat
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,11 @@ def journal(url: str) -> Iterator[Journal]:
     opened = open_journal(url, [KEY])
     yield opened
     opened.close()
+
+
+def pragma(path: Path, name: str) -> Any:
+    with closing(sqlite3.connect(path)) as connection:
+        return connection.execute(f"PRAGMA {name}").fetchone()[0]
 
 
 def stored(journal: Journal, path: Path) -> bytes:
@@ -394,7 +400,7 @@ def test_a_locked_database_is_an_error_with_advice(path: Path, monkeypatch: pyte
 def test_a_full_disk_is_an_error_with_advice(path: Path) -> None:
     """Where no page more can be written the error says so; with room again, writes work, and nothing is half there."""
     journal = open_journal(f"sqlite:///{path}", [KEY])
-    pages = sqlite3.connect(path).execute("PRAGMA page_count").fetchone()[0]
+    pages = pragma(path, "page_count")
 
     def limit(count: int) -> None:
         journal.runs.write(lambda connection: connection.exec_driver_sql(f"PRAGMA max_page_count={count}")).result(5)
@@ -408,7 +414,7 @@ def test_a_full_disk_is_an_error_with_advice(path: Path) -> None:
         fill()
     limit(1_000_000)
     assert create(journal, record()).state == "starting"
-    assert sqlite3.connect(path).execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    assert pragma(path, "integrity_check") == "ok"
     journal.close()
 
 
