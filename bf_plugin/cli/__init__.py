@@ -7,6 +7,7 @@ import importlib
 import click
 
 COMMANDS = {
+    "bench": "measures this installation",
     "demo": "a gateway, a page and a simulated provider: the whole thing, without keys",
     "plugins": "what is installed, and what failed to load",
     "runs": "the journal, for operators: list, show, stop",
