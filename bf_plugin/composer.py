@@ -69,6 +69,11 @@ class Draft:
     answers_at: list[int] = field(default_factory=list)
     message: Sealed | None = None
 
+    @property
+    def only_text(self) -> bool:
+        """Whether it says nothing but text: it may be sent twice, a page's tool call should not."""
+        return len(self.actions) == len(self.text)
+
 
 class Composer:
     """What one run has said, and how it says more."""

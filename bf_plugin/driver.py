@@ -261,10 +261,8 @@ class Drive:
             delivery = Delivery(messenger, self._record.destination())
         joined = settings.coalesce_ms / 1000 if spec.channels else _POLLED_INTERVAL
         return Outbox(
-            run_id=self._record.id,
-            epoch=self._record.epoch,
             composer=self._composer,
-            log=self._parts.journal.log,
+            log=self._parts.journal.log.of(self._record.id, self._record.epoch),
             delivery=delivery,
             interval=lambda: joined,
             on_fault=self._interrupt,

@@ -8,6 +8,7 @@ messages, and memory holds no more than the text itself.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
@@ -16,7 +17,7 @@ from bf_plugin import events
 from bf_plugin.composer import Action, Composer, Entry, Event, Final, Place, Text
 from bf_plugin.delivery import Delivery, DeliveryFailed
 from bf_plugin.errors import Fenced, JournalError
-from bf_plugin.journal.log import MessageLog
+from bf_plugin.journal.log import RunLog
 from bf_plugin.journal.records import Decided, Sealed
 
 _MESSAGE_TEXT = 65_536
@@ -24,6 +25,12 @@ _MESSAGE_TEXT = 65_536
 
 _SEAL_AGAIN = 1.0
 """Seconds until the journal is tried again with what ends a run."""
+
+_BEAT = 0.005
+"""Seconds of the beat on which joined text leaves: lanes that are due together share turns of the loop and a commit."""
+
+_QUIET = 0.1
+"""Seconds without a further message after which one of text only is marked as accepted."""
 
 _NOWHERE: Place = (0, (0, 0))
 
@@ -40,17 +47,13 @@ class Outbox:
     def __init__(
         self,
         *,
-        run_id: str,
-        epoch: int,
         composer: Composer,
-        log: MessageLog,
+        log: RunLog,
         delivery: Delivery | None,
         interval: Callable[[], float],
         on_fault: Callable[[Exception], None],
     ) -> None:
         self.composer = composer
-        self._run_id = run_id
-        self._epoch = epoch
         self._log = log
         self._delivery = delivery
         self._interval = interval
@@ -59,6 +62,7 @@ class Outbox:
         self._surrogate = ""
         self._closing = self._over = False
         self._unsent: Sealed | None = None
+        self._unmarked: Sealed | None = None
         self._text_due = 0.0
         self._released = asyncio.Event()
         self._wake = asyncio.Event()
@@ -135,6 +139,7 @@ class Outbox:
         finally:
             self._over = True
             self._idle.set()
+            self._mark()
 
     async def _guarded(self, turn: Awaitable[None]) -> bool:
         """Await `turn`; report what it raises. Returns False when nothing may follow."""
@@ -156,15 +161,18 @@ class Outbox:
         if draft.message is None:
             return
         if draft.text:
-            self._text_due = asyncio.get_running_loop().time() + self._interval()
+            self._text_due = _on_the_beat(asyncio.get_running_loop().time(), self._interval())
         await self._seal(draft.message, closing=closing)
+        self._unmarked = None  # that another message follows it says as much
         self.composer.keep(draft, draft.message)
         await self._send(draft.message)
+        if self._delivery is not None and not draft.only_text:
+            self._mark()
 
     async def _seal(self, message: Sealed, *, closing: bool) -> None:
         while True:
             try:
-                return await asyncio.wrap_future(self._log.seal(self._run_id, self._epoch, message, closing=closing))
+                return await self._log.seal(message, closing=closing)
             except (Decided, Fenced):
                 raise
             except JournalError as fault:
@@ -179,13 +187,16 @@ class Outbox:
         try:
             await self._delivery.send(message.body)
         except DeliveryFailed:
-            self._settle(message, "undelivered")
+            self._log.settle(message.number, "undelivered")
             raise
-        self._settle(message, "accepted")
+        self._unmarked = message
 
-    def _settle(self, message: Sealed, state: str) -> None:
-        # Not awaited: a lost mark costs one more sending of the same bytes, and the next seal meets the same fault.
-        self._log.settle(self._run_id, self._epoch, message.number, state)
+    def _mark(self) -> None:
+        """Put on record that the last message was accepted, where no later one has said so."""
+        message, self._unmarked = self._unmarked, None
+        if message is not None:
+            # Not awaited: a lost mark costs one more sending of the same bytes, and the next seal meets the same fault.
+            self._log.settle(message.number, "accepted")
 
     def _take(self) -> list[Entry]:
         """Return what the next message carries: everything that waits, up to a bound on its text."""
@@ -207,12 +218,11 @@ class Outbox:
                     return
                 timer = loop.call_later(delay, self._wake.set)
             else:
-                timer = None
-            self._sleeping = timer is None
+                timer = loop.call_later(_QUIET, self._mark)
+            self._sleeping = not self._pending
             await self._wake.wait()
             self._wake.clear()
-            if timer is not None:
-                timer.cancel()
+            timer.cancel()
 
     def _only_text(self) -> bool:
         return len(self._pending) == 1 and isinstance(self._pending[0], Text)
@@ -230,3 +240,7 @@ class Outbox:
         if self._surrogate:
             lone, self._surrogate = self._surrogate, ""
             self._put(Text([lone], 1, _NOWHERE, -1))
+
+
+def _on_the_beat(now: float, interval: float) -> float:
+    return math.ceil((now + interval) / _BEAT) * _BEAT if interval else now

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from sqlalchemy import URL, Engine, create_engine, event
@@ -35,6 +36,9 @@ class PostgresServer:
     def listen(self) -> Listener:
         """Return a listener for signals."""
         return Listener(self.conninfo)
+
+    def wake(self, owners: Iterable[str]) -> None:
+        """Notifications do it, with the transaction."""
 
     def close(self) -> None:
         """Nothing is kept open here."""

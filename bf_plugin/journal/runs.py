@@ -16,7 +16,7 @@ from bf_plugin.journal.fence import fence, outcome_of
 from bf_plugin.journal.keys import Claim, check_claim, keep_claim
 from bf_plugin.journal.records import Cut, Decision, RunRecord, RunSpec, Secrets, ThreadBusy, UnknownThread
 from bf_plugin.journal.signals import signal_driver
-from bf_plugin.journal.tables import items, runs, threads
+from bf_plugin.journal.tables import items, runs, threads, unfinished
 from bf_plugin.values import Usage
 
 UNDER_WAY = ("starting", "active", "ending")
@@ -131,7 +131,7 @@ class RunStore(Base):
 
         def job(connection: Connection) -> RunRecord | None:
             mine = {"epoch": epoch + 1, "owner": owner, "attempts": runs.c.attempts + 1}
-            theirs = update(runs).where(runs.c.id == run_id, runs.c.epoch == epoch, runs.c.told == 0)
+            theirs = update(runs).where(runs.c.id == run_id, runs.c.epoch == epoch, unfinished)
             won = connection.execute(theirs.values(**mine)).rowcount == 1
             return self._read(connection, run_id) if won else None
 
@@ -152,13 +152,13 @@ class RunStore(Base):
     def decided(self, owner: str) -> list[tuple[str, Decision]]:
         """Return the runs `owner` drives that have an outcome and have not ended."""
         columns = (runs.c.id, runs.c.outcome, runs.c.finish_reason, runs.c.error_sealed)
-        ending = (runs.c.owner == owner, runs.c.state != "ended", runs.c.outcome.is_not(None))
+        ending = (*_open_of(owner), runs.c.state != "ended", runs.c.outcome.is_not(None))
         rows = self.read(lambda connection: connection.execute(select(*columns).where(*ending)).all())
         return [(row.id, Decision(won=False, error=self.vault.open(row.error_sealed), **_named(row))) for row in rows]
 
     def starting(self, owner: str) -> list[str]:
         """Return the runs of `owner` that have not come to their first response."""
-        query = select(runs.c.id).where(runs.c.owner == owner, runs.c.state == "starting")
+        query = select(runs.c.id).where(*_open_of(owner), runs.c.state == "starting")
         return self.read(lambda connection: list(connection.execute(query).scalars()))
 
     def has_thread(self, thread_id: str, app: str) -> bool:
@@ -168,7 +168,7 @@ class RunStore(Base):
 
     def under_way(self) -> Sequence[tuple[str, int, str | None]]:
         """Return id, epoch and owner of every run that has not ended, or whose plugins do not know, oldest first."""
-        query = select(runs.c.id, runs.c.epoch, runs.c.owner).where(runs.c.told == 0).order_by(runs.c.created_at)
+        query = select(runs.c.id, runs.c.epoch, runs.c.owner).where(unfinished).order_by(runs.c.created_at)
         rows = self.read(lambda connection: connection.execute(query).all())
         return [(row.id, row.epoch, row.owner) for row in rows]
 
@@ -226,6 +226,11 @@ class RunStore(Base):
             secrets=Secrets(**self.vault.open(secrets)) if secrets else None,
             error=self.vault.open(error),
         )
+
+
+def _open_of(owner: str) -> tuple[Any, Any]:
+    """Return the condition of the index that knows the runs a process has to do with, however many have ended."""
+    return runs.c.owner == owner, unfinished
 
 
 def _insert_thread(connection: Connection, record: RunRecord, now: float) -> None:

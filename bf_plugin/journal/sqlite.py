@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
+import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -15,30 +18,28 @@ _BUSY_MS = 10_000
 
 
 class SqliteFile:
-    """The file, and what lies beside it."""
+    """The file, and what lies beside it: a folder in which each process of the deployment has a mark."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._watching: sqlite3.Connection | None = None
+        self.owner: str | None = None
+        """This process's own mark, once it drives runs: it need not be woken."""
 
     @property
     def lock_folder(self) -> Path:
         """Where the processes of this deployment mark themselves as alive."""
         return self.path.with_name(self.path.name + ".d")
 
-    def data_version(self) -> int:
-        """Return a number that changes when another connection has written (SQLite, PRAGMA data_version).
-
-        To be called from one thread: the number is that of one connection.
-        """
-        if self._watching is None:
-            self._watching = sqlite3.connect(self.path, check_same_thread=False, isolation_level=None)
-        return int(self._watching.execute("PRAGMA data_version").fetchone()[0])
+    def wake(self, owners: Iterable[str]) -> None:
+        """Have other processes look at the journal: they watch the time of their marks."""
+        now = time.time_ns()
+        for owner in owners:
+            if owner != self.owner:
+                with contextlib.suppress(OSError):  # it has gone, or is another user's; all look by themselves too
+                    os.utime(self.lock_folder / owner, ns=(now, now))
 
     def close(self) -> None:
-        """Let go of the file."""
-        if self._watching is not None:
-            self._watching.close()
+        """Nothing is kept open here."""
 
 
 def make_folder(path: Path) -> None:

@@ -17,7 +17,7 @@ from bf_plugin.journal.fence import fence, fence_undecided
 from bf_plugin.journal.records import Opened
 from bf_plugin.journal.runs import decode_usage, encode_usage
 from bf_plugin.journal.signals import signal_driver
-from bf_plugin.journal.tables import calls, items, runs, steps, threads
+from bf_plugin.journal.tables import calls, items, runs, steps, threads, unfinished
 from bf_plugin.values import FinishReason, Usage
 
 Place = tuple[int, int]
@@ -239,7 +239,7 @@ class StepStore(Base):
 
     def answered(self, owner: str) -> Sequence[tuple[str, str]]:
         """Return run and tool call id of pages' answers on record, for runs that `owner` drives."""
-        driven = (runs.c.owner == owner, runs.c.state == "active")
+        driven = (runs.c.owner == owner, unfinished, runs.c.state == "active")
         query = select(calls.c.run_id, calls.c.tool_call_id).join(runs, runs.c.id == calls.c.run_id)
         answers = query.where(*driven, calls.c.state == "done", calls.c.tool_call_id.is_not(None))
         return self.read(lambda connection: [(row.run_id, row.tool_call_id) for row in connection.execute(answers)])

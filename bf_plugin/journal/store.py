@@ -34,7 +34,7 @@ class Journal:
         self.place = place
         self.vault = vault
         self._engines = (writers, readers)
-        self._writer = Writer(writers)
+        self._writer = Writer(writers, place.wake)
         self.runs = RunStore(readers, self._writer, vault)
         self.steps = StepStore(readers, self._writer, vault)
         self.log = MessageLog(readers, self._writer, vault)

@@ -14,6 +14,7 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    literal_column,
     text,
 )
 
@@ -133,6 +134,9 @@ calls = Table(
 """`pending`, `started` before its hook is called, `done` with its result. `tool_call_id` names those a page answers.
 
 The key is the call's place, since not every provider's call ids are unique in a run."""
+
+unfinished = runs.c.told == literal_column("0")
+"""What somebody still has to do with. Written out, not bound: else SQLite does not use the index that knows them."""
 
 keys = Table(
     "bf_idempotency",

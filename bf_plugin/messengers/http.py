@@ -3,70 +3,61 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from typing import Any
-
-import aiohttp
 
 from bf_plugin.errors import ConfigurationError, DeliveryRefused, DeliveryRetry
 from bf_plugin.messengers.answers import PATH, settle
+from bf_plugin.messengers.connection import ConnectionLost
+from bf_plugin.messengers.pool import Endpoint, Pool, endpoint_of
 from bf_plugin.messengers.port import Destination, envelope
-
-# Uncompressed: the answer is thrown away unread.
-_HEADERS = {"Content-Type": "application/json", "Accept": "application/json", "Accept-Encoding": "identity"}
 
 
 class HttpMessenger:
     """Posts to `<url>/message/sendmessage` over kept-alive connections, at most `connections` to one origin.
 
-    `timeout` is in seconds, for all of a delivery: the wait for a connection, the connect, the answer. Redirects are
-    not followed and proxies of the environment not used: a message goes where the operator said.
+    `timeout` is in seconds, for all of a delivery: the wait for a connection, the connect, the answer. The status of
+    the answer decides; its body is dropped, since gateways echo the message there. Redirects are not followed and
+    proxies of the environment not used: a message goes where the operator said.
     """
 
     def __init__(self, *, connections: int = 100, timeout: float = 5.0) -> None:
         self._connections = connections
         self._timeout = timeout
-        self._session: aiohttp.ClientSession | None = None
+        self._pools: dict[tuple[str, int, bool], Pool] = {}
+        self._endpoints: dict[str, tuple[Endpoint, Pool]] = {}
 
     async def send(self, destination: Destination, message: bytes) -> None:
         """Deliver one message. Raises DeliveryRetry or DeliveryRefused."""
         if destination.url is None:
             raise DeliveryRefused("the destination has no messaging URL")
-        url = destination.url.rstrip("/") + PATH
+        endpoint, pool = self._endpoints.get(destination.url) or self._known(destination.url)
+        body = envelope(destination, message)
         try:
-            status, retry_after = await self._post(url, envelope(destination, message))
-        except aiohttp.InvalidURL:
-            raise DeliveryRefused("the messaging URL is not valid") from None
-        except (aiohttp.ClientError, asyncio.TimeoutError, OSError) as error:
-            # Without its text and cause: aiohttp quotes URLs, and a URL may hold a password.
-            raise DeliveryRetry(f"the gateway gave no answer ({type(error).__name__})") from None
-        settle(status, retry_after)
+            answer = await pool.post(endpoint.head, body, app=destination.app, seconds=self._timeout)
+        except ConnectionLost as lost:
+            raise DeliveryRetry(f"the gateway gave no answer ({lost})") from None
+        except (asyncio.TimeoutError, OSError) as error:
+            # Without its text and cause, which may quote the URL: that may hold a password.
+            raise DeliveryRetry(f"the gateway cannot be reached ({type(error).__name__})") from None
+        settle(answer.status, answer.retry_after)
 
     async def aclose(self) -> None:
         """Close the connections."""
-        if self._session is not None:
-            await self._session.close()
+        for pool in self._pools.values():
+            pool.close()
+        self._pools.clear()
+        self._endpoints.clear()
 
-    async def _post(self, url: str, body: bytes) -> tuple[int, str | None]:
-        async with self._open().post(url, data=body, allow_redirects=False) as response:
-            # Read to the end, so that the connection can be used again, but keep nothing of it: the status decides, and
-            # an answer that breaks off after it costs only the connection.
-            with contextlib.suppress(aiohttp.ClientError, asyncio.TimeoutError):
-                while await response.content.readany():
-                    pass
-            return response.status, response.headers.get("Retry-After")
-
-    def _open(self) -> aiohttp.ClientSession:
-        """Return the session, made at the first delivery, since it belongs to the loop that runs then."""
-        if self._session is None:
-            self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=0, limit_per_host=self._connections),
-                timeout=aiohttp.ClientTimeout(total=self._timeout),
-                headers=_HEADERS,
-                cookie_jar=aiohttp.DummyCookieJar(),
-                auto_decompress=False,
-            )
-        return self._session
+    def _known(self, url: str) -> tuple[Endpoint, Pool]:
+        try:
+            endpoint = endpoint_of(url, PATH)
+        except ValueError:
+            raise DeliveryRefused("the messaging URL is not valid") from None
+        origin = (endpoint.host, endpoint.port, endpoint.secure)
+        if origin not in self._pools:
+            self._pools[origin] = Pool(endpoint, limit=self._connections)
+        self._endpoints[url] = endpoint, self._pools[origin]
+        return self._endpoints[url]
 
 
 def create_messenger(context: Any) -> HttpMessenger:

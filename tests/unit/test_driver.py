@@ -819,7 +819,7 @@ def test_an_end_is_sealed_however_long_the_journal_fails(world: World, monkeypat
     decide = world.journal.runs.decide
 
     def decided(*args: Any) -> Future[Any]:
-        Failing(monkeypatch, world.journal.log, "seal", times=3)
+        Failing(monkeypatch, world.journal.log._groups._writer, "submit_all", times=3)
         return decide(*args)
 
     monkeypatch.setattr(world.journal.runs, "decide", decided)

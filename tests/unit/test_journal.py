@@ -29,7 +29,7 @@ from bf_plugin.journal import (
 from bf_plugin.journal.records import Sealed
 from bf_plugin.journal.store import default_url
 from bf_plugin.journal.tables import metadata, threads
-from bf_plugin.testing.records import a_run
+from bf_plugin.testing.records import a_run, seal
 from bf_plugin.values import Usage
 
 KEY = "q1a9Wd2LJ0V0Sg4Vw0P8xJc0v5m7B8n9K1Zb3Xc4Y5U="
@@ -115,7 +115,7 @@ def test_nothing_is_in_the_clear(journal: Journal, path: Path) -> None:
     ).result(5)  # fmt: skip
     journal.steps.start_call(run.id, 1, (1, 0)).result(5)
     journal.steps.finish_call(run.id, 1, (1, 0), "SECRETWORD").result(5)
-    journal.log.seal(run.id, 1, message(), closing=False).result(5)
+    seal(journal, run, message())
     journal.runs.decide(run.id, "failed", "error", {"message": "SECRETWORD"}).result(5)
 
     found = stored(journal, path)
@@ -199,8 +199,7 @@ def test_the_fence(journal: Journal) -> None:
     assert adopted.epoch == 2
 
     writes: list[Future[Any]] = [
-        journal.log.seal(run.id, 1, message(), closing=False),
-        journal.log.seal(run.id, 1, message(), closing=True),
+        journal.log.of(run.id, 1).settle(1, "accepted"),
         journal.steps.open(run.id, 1, 1, thread_id=run.thread_id, engine_key="k", fresh=[]),
         journal.steps.name(run.id, 1, 1, {}),
         journal.steps.start_call(run.id, 1, (1, 0)),
@@ -212,6 +211,9 @@ def test_the_fence(journal: Journal) -> None:
     for write in writes:
         with pytest.raises(Fenced):
             write.result(5)
+    for last in (False, True):
+        with pytest.raises(Fenced):
+            seal(journal, run, message(), closing=last)
     assert journal.log.all(run.id) == []
     assert journal.runs.adopt(run.id, 1, "third").result(5) is None
 
@@ -222,18 +224,18 @@ def test_nothing_but_the_end_follows_an_outcome(journal: Journal) -> None:
     journal.runs.decide(run.id, "cancelled", "cancelled").result(5)
 
     with pytest.raises(Decided):
-        journal.log.seal(run.id, 1, message(), closing=False).result(5)
-    journal.log.seal(run.id, 1, message(), closing=True).result(5)
+        seal(journal, run, message())
+    seal(journal, run, message(), closing=True)
     assert [row.number for row in journal.log.all(run.id)] == [1]
 
 
 def test_a_message_number_is_used_once(journal: Journal) -> None:
     """A seq never names two contents, whatever happens above."""
     run = create(journal, record())
-    journal.log.seal(run.id, 1, message(), closing=False).result(5)
+    seal(journal, run, message())
 
     with pytest.raises(JournalError):
-        journal.log.seal(run.id, 1, message(), closing=False).result(5)
+        seal(journal, run, message())
 
 
 def test_the_first_answer_of_a_page_counts(journal: Journal) -> None:

@@ -19,7 +19,7 @@ from bf_plugin.hookcalls import HookCalls
 from bf_plugin.hookguards import new_manager, register
 from bf_plugin.journal.records import Decided, Decision, Sealed
 from bf_plugin.messengers.port import Destination
-from bf_plugin.outbox import Outbox
+from bf_plugin.outbox import Outbox, _on_the_beat
 from bf_plugin.threads import Workers
 from bf_plugin.values import Delta, Run, Usage
 
@@ -32,9 +32,10 @@ class Log:
         self.states: dict[int, str] = {}
         self.closing: list[bool] = []
         self.failure: Exception | None = None
+        self.settled = asyncio.Event()
 
-    def seal(self, run_id: str, epoch: int, message: Sealed, *, closing: bool) -> Future[None]:
-        future: Future[None] = Future()
+    def seal(self, message: Sealed, *, closing: bool) -> asyncio.Future[None]:
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         if self.failure is not None and not closing:
             future.set_exception(self.failure)
             return future
@@ -43,8 +44,9 @@ class Log:
         future.set_result(None)
         return future
 
-    def settle(self, run_id: str, epoch: int, number: int, state: str) -> Future[None]:
+    def settle(self, number: int, state: str) -> Future[None]:
         self.states[number] = state
+        self.settled.set()
         return Future()
 
     def events(self) -> list[dict[str, Any]]:
@@ -93,8 +95,6 @@ class Lane:
         self.faults: list[Exception] = []
         destination = Destination(app="a", api_key="k", channels=["c"])
         self.outbox = Outbox(
-            run_id="run_1",
-            epoch=1,
             composer=Composer(
                 run=_run(),
                 hooks=HookCalls(manager, Workers("test", limit=1)),
@@ -228,9 +228,35 @@ def test_the_same_bytes_are_sent_again() -> None:
             await lane.outbox.finish()
             assert len(lane.sink.bodies) == 3
             assert set(lane.sink.bodies) == {lane.log.rows[0].body}
-            assert lane.log.states == {1: "accepted"}
+        assert lane.log.states == {1: "accepted"}
 
     asyncio.run(scenario())
+
+
+def test_text_is_marked_by_what_follows_it() -> None:
+    """While text flows no message needs a mark of its own; one that is no text, or that nothing follows, gets one."""
+
+    async def scenario() -> None:
+        async with Lane() as lane:
+            for number in range(4):
+                lane.outbox.text(f"{number} ", (1, (0, 0)), number)
+                await lane.outbox.flush()
+            assert lane.log.states == {}
+            lane.outbox.event({"type": "function_call", "content": {"functions": []}})
+            await lane.outbox.flush()
+            assert lane.log.states == {5: "accepted"}
+            lane.log.settled.clear()
+            lane.outbox.text("last", (1, (0, 0)), 9)
+            await asyncio.wait_for(lane.log.settled.wait(), 5)
+            assert lane.log.states == {5: "accepted", 6: "accepted"}
+
+    asyncio.run(scenario())
+
+
+def test_joined_text_leaves_on_the_beat() -> None:
+    """Lanes that wait for the same moment wait for the same timer; without joining nothing waits."""
+    assert _on_the_beat(10.001, 0.0) == 10.001
+    assert _on_the_beat(10.001, 0.04) == _on_the_beat(10.004, 0.04) == pytest.approx(10.045)
 
 
 @pytest.mark.parametrize("answers", [[DeliveryRefused("404")], [DeliveryRetry("503")] * 9])
@@ -298,7 +324,7 @@ def test_an_end_queued_behind_a_refused_seal_is_kept() -> None:
 
     async def scenario() -> None:
         async with Lane() as lane:
-            blocked: Future[None] = Future()
+            blocked: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             original = lane.log.seal
             lane.log.seal = lambda *args, **options: blocked  # type: ignore[method-assign]
             lane.outbox.text("hi", (1, (0, 0)), 1)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from bf_plugin.engines.openai.bytestream import chunks_of
 from bf_plugin.engines.openai.clients import Client
 from bf_plugin.engines.openai.decode import SNAPSHOT, BrokenStreamError, Decoder, Frame, loads
 from bf_plugin.engines.openai.problems import Problem, problem_of
@@ -66,7 +67,7 @@ class Connection:
             if self._response.headers.get("content-type", "").startswith("application/json"):
                 self._ended = True
                 return [{"type": SNAPSHOT, "response": loads(await self._response.read())}]
-            self._chunks = self._response.iter_bytes()
+            self._chunks = chunks_of(self._response)
         try:
             return self._decoder.feed(await self._chunks.__anext__())
         except StopAsyncIteration:
