@@ -28,6 +28,7 @@ from bf_plugin.logs import get_logger
 from bf_plugin.loop import LoopThread
 from bf_plugin.messengers.host import HostMessenger
 from bf_plugin.messengers.port import Messenger
+from bf_plugin.pace import Pace
 from bf_plugin.plugins import load_plugins
 from bf_plugin.requests import check_assistants
 from bf_plugin.retention import Retention
@@ -95,6 +96,7 @@ class Service:
             journal=journal,
             hooks=hooks,
             settings=settings,
+            pace=Pace(settings.coalesce_ms / 1000),
             engine=self._plugins.engines.get,
             messenger=self._messenger,
         )

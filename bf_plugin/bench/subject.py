@@ -117,9 +117,11 @@ class SdkLoop:
 
 def _gateway(settings: dict[str, Any]) -> Any:
     from bf_plugin import Settings, mount
+    from bf_plugin.cli.serve import settle
 
     application = mount(host, settings=Settings(**settings))
     application.start()
+    settle()
     return application
 
 

@@ -24,6 +24,7 @@ from bf_plugin.items import FunctionTool
 from bf_plugin.journal import Journal, RunRecord, open_journal
 from bf_plugin.journal.writer import Keyed
 from bf_plugin.messengers.port import Destination
+from bf_plugin.pace import Pace
 from bf_plugin.settings import Settings
 from bf_plugin.testing.engine import ScriptedEngine, ScriptedStream, call
 from bf_plugin.testing.records import a_run
@@ -138,6 +139,7 @@ class World:
             journal=self.journal,
             hooks=HookCalls(manager, self.workers),
             settings=Settings(coalesce_ms=0),
+            pace=Pace(0),
             engine=lambda name: self.provider,
             messenger=lambda record: self.page,
         )

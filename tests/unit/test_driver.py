@@ -20,6 +20,7 @@ from bf_plugin.hookguards import new_manager, register
 from bf_plugin.items import text_message
 from bf_plugin.journal import Journal, RunRecord, open_journal
 from bf_plugin.messengers.port import Destination
+from bf_plugin.pace import Pace
 from bf_plugin.settings import Settings
 from bf_plugin.testing.engine import ScriptedEngine, call
 from bf_plugin.testing.records import a_run
@@ -105,6 +106,7 @@ class World:
             journal=self.journal,
             hooks=HookCalls(manager, self.workers),
             settings=self.settings,
+            pace=Pace(self.settings.coalesce_ms / 1000),
             engine=lambda name: engine,
             messenger=lambda record: self.gateway,
         )
