@@ -6,13 +6,15 @@ connection, and the writer touches their marks once it has committed.
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, bindparam, func, select
 
+from bf_plugin.journal.prepared import Prepared
 from bf_plugin.journal.tables import runs
 
 CHANNEL = "bf_signals"
 """Postgres: NOTIFY with the owner's name, nothing for all owners."""
 
+_OWNER = Prepared(select(runs.c.owner).where(runs.c.id == bindparam("run_id")))
 _NOTED = "bf_signals"
 
 
@@ -21,7 +23,7 @@ def signal_driver(connection: Connection, run_id: str) -> None:
     if connection.dialect.name == "postgresql":
         owner = func.coalesce(runs.c.owner, "")
         connection.execute(select(func.pg_notify(CHANNEL, owner)).where(runs.c.id == run_id))
-    elif (name := connection.execute(select(runs.c.owner).where(runs.c.id == run_id)).scalar()) is not None:
+    elif (name := _OWNER.value(connection, {"run_id": run_id})) is not None:
         connection.info.setdefault(_NOTED, set()).add(name)
 
 

@@ -47,6 +47,9 @@ items = Table(
     sqlite_autoincrement=True,
 )
 
+under_way = text("state IN ('starting', 'active', 'ending')")
+"""The states of a run that holds its thread."""
+
 runs = Table(
     "bf_runs",
     metadata,
@@ -74,8 +77,8 @@ runs = Table(
         "bf_one_run_per_thread",
         "thread_id",
         unique=True,
-        sqlite_where=text("state IN ('starting', 'active', 'ending')"),
-        postgresql_where=text("state IN ('starting', 'active', 'ending')"),
+        sqlite_where=under_way,
+        postgresql_where=under_way,
     ),
     Index(
         "bf_runs_open",
