@@ -35,6 +35,7 @@ class Trail:
 
     run_id: str
     request_id: str
+    app: str
     plugin: str = "unknown"
 
     def log(self, log: RunLogger) -> RunLogger:

@@ -108,7 +108,7 @@ class Settings(BaseSettings):
     step_limit: int = Field(default=25, ge=1)
     """Provider responses one run may take (each round of tool calls needs one)."""
     coalesce_ms: int = Field(default=40, ge=0, le=500)
-    """Milliseconds over which deltas are joined into one message."""
+    """Milliseconds over which deltas are joined into one message; up to 150 under load, 0 never joins."""
     event_style: Literal["options", "data", "both"] = "options"
     """Where a message carries the event: the action's `options`, `options.data`, or both."""
     max_runs: int = Field(default=500, ge=1)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import ssl
 from base64 import b64encode
-from collections import OrderedDict, deque
+from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from bf_plugin.messengers.connection import Answer, ConnectionLost, HttpConnection
+from bf_plugin.turns import Turns
 
 _IDLE = 15.0
 """Seconds after which an unused connection is closed: before most servers do it under us."""
@@ -57,7 +58,7 @@ class Pool:
         self._idle: deque[tuple[HttpConnection, float]] = deque()
         self._open: set[HttpConnection] = set()
         self._connecting = 0
-        self._turns: OrderedDict[str, deque[asyncio.Future[HttpConnection | None]]] = OrderedDict()
+        self._turns: Turns[asyncio.Future[HttpConnection | None]] = Turns()
         self._sweeper: asyncio.TimerHandle | None = None
         self._closed = False
 
@@ -99,7 +100,7 @@ class Pool:
         loop = asyncio.get_running_loop()
         while len(self._open) + self._connecting >= self._limit:
             turn: asyncio.Future[HttpConnection | None] = loop.create_future()
-            self._turns.setdefault(app, deque()).append(turn)
+            self._turns.put(app, turn)
             timer = loop.call_at(deadline, _expire, turn)
             try:
                 connection = await turn
@@ -161,12 +162,7 @@ class Pool:
     def _pass_on(self, connection: HttpConnection | None) -> None:
         """Give a connection, or the room for one, to the app whose turn it is."""
         while self._turns:
-            app, waiting = next(iter(self._turns.items()))
-            turn = waiting.popleft()
-            if waiting:
-                self._turns.move_to_end(app)
-            else:
-                del self._turns[app]
+            turn = self._turns.take()
             if not turn.done():
                 return turn.set_result(connection)
         if connection is not None and connection.open:
