@@ -395,9 +395,38 @@ def test_a_wrong_key_is_in_no_error_and_no_traceback() -> None:
             assert problem.status == 401
             assert KEY not in shown
             assert KEY[:5] not in problem.message
-            assert problem.__suppress_context__
+            assert problem.__context__ is None
 
         run(provider, play)
+
+
+def test_the_environments_proxy_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As by most clients: a host that `no_proxy` names is reached without it."""
+    asked: list[bytes] = []
+
+    async def proxy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append(await reader.readline())
+        await reader.readuntil(b"\r\n\r\n")
+        body = b'{"error":{"message":"the proxy says no"}}'
+        head = b"HTTP/1.1 400 Bad\r\nContent-Type: application/json\r\nConnection: close\r\nContent-Length: %d\r\n\r\n"
+        writer.write(head % len(body) + body)
+        await writer.drain()
+        writer.close()
+
+    async def main() -> None:
+        server = await asyncio.start_server(proxy, "127.0.0.1", 0)
+        monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+        for unproxied, expected in (("", "the proxy says no"), ("provider.test", "cannot be reached")):
+            monkeypatch.setenv("no_proxy", unproxied)
+            engine = OpenAIEngine()
+            access = Access(api_key=KEY, base_url="http://provider.test/v1")
+            problem = await fails(Talk(engine, access).say("one"))
+            assert expected in problem.message
+            await engine.aclose()
+        server.close()
+
+    asyncio.run(main())
+    assert asked == [b"POST http://provider.test/v1/responses HTTP/1.1\r\n"]
 
 
 def test_an_impossible_key_is_an_error_without_it(provider: ProviderSimulator) -> None:
@@ -408,6 +437,7 @@ def test_an_impossible_key_is_an_error_without_it(provider: ProviderSimulator) -
         shown = "".join(traceback.format_exception(type(problem), problem, problem.__traceback__))
         assert "sk-ü" not in shown
         assert "sk-\\xfc" not in shown
+        assert "cannot be sent" in problem.message
 
     run(provider, play, key="sk-ü\n😀")
     assert provider.requests == []
@@ -1042,8 +1072,9 @@ def test_a_connection_is_used_again(provider: ProviderSimulator) -> None:
         for sentence in ("one", "two", "three"):
             await talk.say(sentence)
         client = next(iter(talk.engine._clients._clients.values()))
-        session = client.once.responses._responses._client._client._transport.client  # type: ignore[attr-defined]
-        kept.extend(len(pool) for pool in session.connector._conns.values())
+        connector = client.wire._open().connector
+        assert connector is not None
+        kept.extend(len(pool) for pool in connector._conns.values())
 
     run(provider, play)
     assert kept == [1]

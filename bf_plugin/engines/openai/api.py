@@ -1,4 +1,4 @@
-"""The calls the engine makes, through the SDK's requests and errors but without its parsing.
+"""The calls the engine makes: streams over the wire itself, all others through the SDK, without its parsing.
 
 Bodies go as they are (`extra_body`) and answers are decoded here: no pydantic model is built, and what a newer or an
 independent server sends does not have to fit the installed SDK's types.
@@ -6,10 +6,13 @@ independent server sends does not have to fit the installed SDK's types.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+import asyncio
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
-from bf_plugin.engines.openai.bytestream import chunks_of
+import aiohttp
+
 from bf_plugin.engines.openai.clients import Client
 from bf_plugin.engines.openai.decode import SNAPSHOT, BrokenStreamError, Decoder, Frame, loads
 from bf_plugin.engines.openai.problems import Problem, problem_of
@@ -33,10 +36,10 @@ PAGES = 3
 class Connection:
     """An open event stream. `heard` counts its real events."""
 
-    def __init__(self, response: AsyncAPIResponse[Any], *, resumed: bool = False) -> None:
+    def __init__(self, response: aiohttp.ClientResponse, *, resumed: bool = False) -> None:
         self._response = response
         self._decoder = Decoder(everything=resumed)
-        self._chunks: AsyncIterator[bytes] | None = None
+        self._whole = response.content_type == "application/json"
         self._ended = False
 
     @property
@@ -52,7 +55,7 @@ class Connection:
             return await self._next()
         except BrokenStreamError as broken:
             _log.warning("provider stream broken: %s", broken)
-        except Exception as error:  # the transport's exceptions have no common root that may be imported
+        except (aiohttp.ClientError, asyncio.TimeoutError, OSError, ValueError) as error:
             _log.debug("provider stream lost: %s", type(error).__name__)
         self._ended = True
         return None
@@ -60,19 +63,16 @@ class Connection:
     async def aclose(self) -> None:
         """Close the connection."""
         self._ended = True
-        await _close(self._response)
+        self._response.close()
 
     async def _next(self) -> list[Frame]:
-        if self._chunks is None:
-            if self._response.headers.get("content-type", "").startswith("application/json"):
-                self._ended = True
-                return [{"type": SNAPSHOT, "response": loads(await self._response.read())}]
-            self._chunks = chunks_of(self._response)
-        try:
-            return self._decoder.feed(await self._chunks.__anext__())
-        except StopAsyncIteration:
+        if self._whole:
             self._ended = True
-            return self._decoder.flush()
+            return [{"type": SNAPSHOT, "response": loads(await self._response.read())}]
+        if chunk := await self._response.content.readany():
+            return self._decoder.feed(chunk)
+        self._ended = True
+        return self._decoder.flush()
 
 
 class Api:
@@ -81,20 +81,21 @@ class Api:
     def __init__(self, client: Client, access: Access, *, silence: float) -> None:
         self._once = client.once
         self._patient = client.patient
+        self._wire = client.wire
         headers = {"X-Client-Request-Id": access.request_id} if access.request_id else None
-        self._streamed: dict[str, Any] = {"extra_headers": headers, "timeout": silence}
+        self._streamed: dict[str, Any] = {"request_id": access.request_id, "silence": silence}
         self._plain: dict[str, Any] = {"extra_headers": headers, "timeout": CALL_TIMEOUT}
         self.key = access.api_key
 
     async def create(self, body: Mapping[str, Any]) -> Connection:
         """Ask for a response. Never repeated here: the SDK sends no idempotency key."""
-        return Connection(await self._open(self._once.responses.create(extra_body=dict(body), **self._streamed)))
+        return Connection(await self._wire.post("/responses", body, **self._streamed))
 
     async def resume(self, response_id: str, cursor: int) -> Connection:
         """Follow a background response from the event after `cursor`."""
-        query = {"stream": "true", "starting_after": cursor}
-        pending = self._once.responses.retrieve(response_id, extra_query=query, **self._streamed)
-        return Connection(await self._open(pending), resumed=True)
+        query = {"stream": "true", "starting_after": str(cursor)}
+        path = f"/responses/{quote(response_id, safe='')}"
+        return Connection(await self._wire.get(path, query, **self._streamed), resumed=True)
 
     async def retrieve(self, response_id: str) -> dict[str, Any]:
         """Return a response as it is now."""
