@@ -1,4 +1,4 @@
-"""Fixtures for the tests that start server processes, and those that need Postgres."""
+"""Fixtures for the tests that need Postgres. The others come with the package: `bf_plugin.testing.pytest_plugin`."""
 
 from __future__ import annotations
 
@@ -10,15 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from bf_plugin.testing.process import Site
-
-
-@pytest.fixture
-def site(tmp_path: Path) -> Iterator[Site]:
-    """A gateway, a provider and the environment for servers; those started from it are killed after the test."""
-    with Site(folder=tmp_path) as running:
-        yield running
 
 
 @pytest.fixture(scope="session")
