@@ -22,6 +22,7 @@ from bf_plugin.defaults import NAMES
 from bf_plugin.hookcalls import HookCalls
 from bf_plugin.hookguards import HOOKS, implementations, new_manager, register
 from bf_plugin.plugins import load_plugins
+from bf_plugin.testing import check_plugin
 from bf_plugin.threads import Workers
 from bf_plugin.tools import Toolbox
 from bf_plugin.values import Delta, Outcome, Run, RunDraft, ToolCall, ToolOptions, ToolResult, Usage
@@ -229,7 +230,7 @@ def test_nothing_in_hooks_can_be_imported() -> None:
 def test_every_distribution_is_whole(path: Path) -> None:
     """Name, files, entry point and requirement are as hooks/README.md says, which lists it."""
     project = (path / "pyproject.toml").read_text(encoding="utf-8")
-    assert re.fullmatch(r"bf-hook-[a-z0-9]+", path.name)
+    assert re.fullmatch(r"bf-hook-[a-z0-9]+(-[a-z0-9]+)*", path.name)
     assert f'name = "{path.name}"' in project
     assert '"bf_plugin>=0.1,<1"' in project
     assert "[project.entry-points.bf_plugin" in project
@@ -245,8 +246,25 @@ def test_test_files_have_unique_names() -> None:
     assert sorted(names) == sorted(set(names))
 
 
-def test_installed_distributions_of_this_folder_load() -> None:
-    """Those that are installed here are healthy."""
-    installed = {dist.name for dist in metadata.distributions()} & {path.name for path in DISTRIBUTIONS}
-    loaded = {report.distribution for report in load_plugins().reports if report.status == "ok"}
-    assert installed <= loaded
+INSTALLED = sorted({dist.name for dist in metadata.distributions()} & {path.name for path in DISTRIBUTIONS})
+
+
+@pytest.mark.parametrize("name", INSTALLED)
+def test_installed_distributions_of_this_folder_keep_the_rules(name: str) -> None:
+    """Those that are installed here are healthy, and their metadata is that of the sources here."""
+    found = {report.name for report in load_plugins().reports if report.distribution == name and report.status == "ok"}
+    assert {conformance.name for conformance in check_plugin(name)} <= found
+
+
+def test_the_template_of_new_hook_is_the_weather_distribution() -> None:
+    """File by file: what `bf-plugin new-hook` makes is what is kept and tested here. To bring it up to date: copy."""
+    weather, template = ROOT / "hooks" / "bf-hook-weather", ROOT / "bf_plugin" / "cli" / "template"
+    made = re.compile(r"^(\.|build$|dist$|__pycache__$|.*\.egg-info$)")
+    paths = [path.relative_to(weather) for path in weather.rglob("*") if path.is_file()]
+    sources = {
+        str(path): (weather / path).read_bytes() for path in paths if not any(made.match(part) for part in path.parts)
+    }
+    copies = {
+        str(path.relative_to(template)).removesuffix(".txt"): path.read_bytes() for path in template.rglob("*.txt")
+    }
+    assert copies == sources

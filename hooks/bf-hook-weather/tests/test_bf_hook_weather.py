@@ -47,7 +47,7 @@ def test_the_model_is_told_how_to_call_it():
 
 
 def test_its_entry_point_is_the_toolbox():
-    """Installed, the distribution lets bf_plugin find the toolbox under the name weather."""
+    """Installed, the distribution lets bf_plugin find the toolbox under its name."""
     (entry,) = importlib.metadata.distribution("bf-hook-weather").entry_points.select(group="bf_plugin")
     assert (entry.name, entry.load()) == ("weather", tools)
 
