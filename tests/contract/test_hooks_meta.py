@@ -22,10 +22,10 @@ from bf_plugin.defaults import NAMES
 from bf_plugin.hookcalls import HookCalls
 from bf_plugin.hookguards import HOOKS, implementations, new_manager, register
 from bf_plugin.plugins import load_plugins
-from bf_plugin.testing import check_plugin
+from bf_plugin.testing import check_plugin, new_call, new_draft, new_outcome, new_run, shown
 from bf_plugin.threads import Workers
 from bf_plugin.tools import Toolbox
-from bf_plugin.values import Delta, Outcome, Run, RunDraft, ToolCall, ToolOptions, ToolResult, Usage
+from bf_plugin.values import Delta, ToolOptions, ToolResult
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "writing-hooks.md").read_text(encoding="utf-8")
@@ -62,40 +62,6 @@ def plugin_in(module: ModuleType) -> Any:
         if inspect.isclass(thing) and thing.__module__ == "example" and implementations(manager, thing)
     ]
     return (found or classes or [module])[0]
-
-
-def new_run() -> Run:
-    return Run(
-        id="run_1",
-        thread_id="thread_1",
-        app="shop",
-        request_id="r",
-        provider="openai",
-        model="m",
-        instructions=None,
-        tools=[],
-        metadata={},
-        options={},
-        stream=True,
-    )
-
-
-def new_draft() -> RunDraft:
-    return RunDraft(
-        id="run_1",
-        thread_id="thread_1",
-        app="shop",
-        request_id="r",
-        provider="openai",
-        model=None,
-        instructions="Be kind.",
-        messages=[],
-        tools=[],
-        metadata={},
-        options={},
-        stream=True,
-        new_thread=True,
-    )
 
 
 @pytest.fixture
@@ -137,13 +103,11 @@ def call_all(calls: HookCalls) -> ToolResult:
     """Call each hook once, strictly: failures of the telling ones are logged as errors, which the caller checks."""
     calls.before_run(new_draft())
     calls.on_delta(new_run(), Delta("text", final=True))
-    outcome = Outcome(status="completed", finish_reason="stop", usage=Usage(), text="text")
-    call = ToolCall(id="c", name="add", arguments={"a": 1, "b": 2}, idempotency_key="k", timeout=10)
 
     async def on_loop() -> ToolResult:
-        result = await calls.on_tool_call(new_run(), call)
+        result = await calls.on_tool_call(new_run(), new_call("add", {"a": 1, "b": 2}))
         calls.on_stop(new_run(), "stop")
-        await calls.on_end(new_run(), outcome)
+        await calls.on_end(new_run(), new_outcome())
         return result
 
     return asyncio.run(on_loop())
@@ -181,13 +145,7 @@ def test_the_page_has_examples() -> None:
 def test_the_masking_example_masks_however_text_is_cut(pieces: list[str]) -> None:
     """What the page teaches about held-back text is right."""
     (source,) = (example.values[0] for example in EXAMPLES if "SECRET" in str(example.values[0]))
-    on_delta = executed(str(source)).on_delta
-    run, shown = new_run(), ""
-    for piece in [*pieces, None]:
-        delta = Delta(piece or "", final=piece is None)
-        on_delta(run, delta)
-        shown += delta.text
-    assert shown == "".join(pieces).replace("Rosebud", "*******")
+    assert shown(executed(str(source)).on_delta, *pieces) == "".join(pieces).replace("Rosebud", "*******")
 
 
 def test_bf_tools_of_the_page_is_read(workers: Workers) -> None:

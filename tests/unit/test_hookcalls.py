@@ -12,10 +12,12 @@ from typing import Any, TypeVar
 
 import pytest
 
+from bf_plugin import testing
 from bf_plugin.errors import PluginError, RunRejected, StopRun
 from bf_plugin.hookcalls import HookCalls
 from bf_plugin.hookguards import new_manager, register
 from bf_plugin.hookspecs import hookimpl, in_thread
+from bf_plugin.testing import new_draft
 from bf_plugin.threads import Workers
 from bf_plugin.values import Delta, Outcome, Run, RunDraft, ToolCall, ToolOptions, ToolResult, Usage
 
@@ -55,37 +57,7 @@ def plugin_of(*functions: Any) -> types.SimpleNamespace:
 
 
 def new_run() -> Run:
-    return Run(
-        id="run_1",
-        thread_id="thread_1",
-        app="shop",
-        request_id="r",
-        provider="openai",
-        model="m",
-        instructions=None,
-        tools=[{"type": "function", "name": "listed", "parameters": {}}],
-        metadata={},
-        options={},
-        stream=True,
-    )
-
-
-def new_draft() -> RunDraft:
-    return RunDraft(
-        id="run_1",
-        thread_id="thread_1",
-        app="shop",
-        request_id="r",
-        provider="openai",
-        model=None,
-        instructions=None,
-        messages=[],
-        tools=[],
-        metadata={},
-        options={},
-        stream=True,
-        new_thread=True,
-    )
+    return testing.new_run(tools=[{"type": "function", "name": "listed", "parameters": {}}])
 
 
 def new_call(name: str = "add", timeout: float = PATIENCE, **arguments: Any) -> ToolCall:
