@@ -7,7 +7,6 @@ import itertools
 import re
 import socket
 import sys
-import textwrap
 import time
 import types
 from collections.abc import Callable, Generator, Iterator
@@ -512,21 +511,7 @@ def test_closes() -> None:
 # distributions -------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
-    """Make a distribution `acme`, as an installer leaves it."""
-    monkeypatch.syspath_prepend(str(tmp_path))
-
-    def make(source: str, entries: str, requires: str = "bf_plugin>=0.1,<1") -> None:
-        (tmp_path / "acme.py").write_text(textwrap.dedent(source))
-        info = tmp_path / "acme-1.2.dist-info"
-        info.mkdir()
-        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: acme\nVersion: 1.2\nRequires-Dist: {requires}\n")
-        (info / "entry_points.txt").write_text(entries)
-
-    yield make
-    sys.modules.pop("acme", None)
-
+RANGE = "bf_plugin>=0.1,<1"
 
 GOOD = """
     from bf_plugin import Run, Toolbox, hookimpl
@@ -540,20 +525,20 @@ GOOD = """
 
 def test_all_that_a_distribution_offers_is_checked(install: Callable[..., None]) -> None:
     """Each plugin of it, by the names of its entry points."""
-    install(GOOD, "[bf_plugin]\naudit = acme\ntools = acme:tools\n")
+    install("acme", GOOD, requires=RANGE, plugin="audit = acme\ntools = acme:tools")
     assert [found.name for found in check_plugin("acme")] == ["audit", "tools"]
 
 
 @pytest.mark.parametrize("requires", ["aiohttp", "bf_plugin", "bf_plugin>=0.1", "bf_plugin<1"])
 def test_requirement(install: Callable[..., None], requires: str) -> None:
     """Without both bounds an incompatible release is not reported, it fails in the middle of a run."""
-    install(GOOD, "[bf_plugin]\naudit = acme\n", requires)
+    install("acme", GOOD, requires=requires, plugin="audit = acme")
     assert only("acme") == ("requirement", "acme does not say which releases of bf_plugin it works with")
 
 
 def test_a_distribution_that_cannot_be_imported(install: Callable[..., None]) -> None:
     """It is named with the reason, as in the gateway's log."""
-    install("import not_there_at_all", "[bf_plugin]\naudit = acme\n")
+    install("acme", "import not_there_at_all", requires=RANGE, plugin="audit = acme")
     rule, what = only("acme")
     assert rule == "loads"
     assert "No module named 'not_there_at_all'" in what
@@ -574,7 +559,7 @@ def test_port(install: Callable[..., None]) -> None:
             async def send(self, destination, message): ...
             async def aclose(self): ...
     """
-    install(source, "[bf_plugin.engines]\nacme = acme:Engine\n[bf_plugin.messengers]\npigeon = acme:Messenger\n")
+    install("acme", source, requires=RANGE, engine="acme = acme:Engine", messenger="pigeon = acme:Messenger")
     assert broken("acme") == [
         ("port", "start is not a coroutine function"),
         ("port", "it has no resume"),

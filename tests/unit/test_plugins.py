@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-import textwrap
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
@@ -40,29 +38,6 @@ ENGINE = """
         def cut(self, state, handle): ...
         async def aclose(self): ...
 """
-
-
-@pytest.fixture
-def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install]:
-    """Make distributions as an installer leaves them: a module and its metadata on the path."""
-    monkeypatch.syspath_prepend(str(tmp_path))
-    before = set(sys.modules)
-
-    def make(name: str, source: str, *, requires: str | None = None, **groups: str) -> None:
-        """Install `name` with one module; `groups` are lines `left = right` of plugin, engine or messenger."""
-        (tmp_path / f"{name}.py").write_text(textwrap.dedent(source))
-        info = tmp_path / f"{name}-1.2.dist-info"
-        info.mkdir()
-        metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.2\n"
-        metadata += f"Requires-Dist: {requires}\n" if requires else ""
-        (info / "METADATA").write_text(metadata)
-        full = {"plugin": "bf_plugin", "engine": "bf_plugin.engines", "messenger": "bf_plugin.messengers"}
-        lines = [f"[{full[kind]}]\n{entry}\n" for kind, entry in groups.items()]
-        (info / "entry_points.txt").write_text("\n".join(lines))
-
-    yield make
-    for module in set(sys.modules) - before:
-        del sys.modules[module]
 
 
 def report_on(plugins: Plugins, name: str, kind: str = "plugin") -> PluginReport:
