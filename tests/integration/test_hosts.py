@@ -369,6 +369,41 @@ def test_a_fork_starts_afresh_and_leaves_its_parent_alone(site: Site) -> None:
     ]
 
 
+EXIT = """
+import asyncio, sys
+from bf_plugin import hookimpl, mount
+
+class Last:
+    def __init__(self, context):
+        self.context = context
+
+    @hookimpl
+    def on_end(self, run): ...
+
+    async def aclose(self):
+        await asyncio.sleep(0)
+        print("aclose", flush=True)
+
+    def close(self):
+        self.context.run_async(asyncio.sleep(0))
+        print("close", self.context.store.increment("closed"), flush=True)
+
+mount(None, plugins=[Last]).start()
+"""
+
+
+def test_plugins_are_closed_when_the_interpreter_exits(site: Site) -> None:
+    """Nobody calls `close` of the application, and no thread can be started any more (Python 3.12): all is closed."""
+    said = []
+    for _ in range(2):
+        command = [sys.executable, "-c", EXIT]
+        environ = {**os.environ, **site.environ}
+        done = subprocess.run(command, env=environ, cwd=site.folder, capture_output=True, text=True, timeout=60)
+        assert (done.returncode, done.stderr) == (0, "")
+        said += done.stdout.splitlines()
+    assert said == ["aclose", "close 1", "aclose", "close 2"]
+
+
 def test_a_started_application_has_everything_loaded(site: Site) -> None:
     """When `start` returns no import is under way: a child of a fork could never finish it."""
     script = (

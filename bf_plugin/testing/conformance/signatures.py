@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any, get_type_hints
 
@@ -40,6 +41,10 @@ def _annotations(function: Callable[..., Any]) -> dict[str, Any]:
     try:
         return get_type_hints(function)
     except NameError:
+        if sys.version_info >= (3, 14):
+            import annotationlib
+
+            return annotationlib.get_annotations(function, format=annotationlib.Format.STRING)
         return dict(inspect.get_annotations(inspect.unwrap(function)))
 
 
