@@ -101,8 +101,8 @@ class Mask:
         self.closed.append("close")
 
 
-def test_a_good_plugin_passes() -> None:
-    """With all hooks, settings and a life of its own; what its on_delta costs is measured."""
+def test_a_good_plugin_passes(caplog: pytest.LogCaptureFixture) -> None:
+    """With all hooks, settings and a life of its own; what its on_delta costs is measured, and nothing is logged."""
     made: list[Mask] = []
 
     def factory(context: PluginContext) -> Mask:
@@ -117,6 +117,7 @@ def test_a_good_plugin_passes() -> None:
     assert found.on_delta_us > 0
     assert [mask.word for mask in made] == ["fox"] * len(made)
     assert [mask.closed for mask in made if mask.closed] == [["aclose", "close"]] * 2
+    assert [record.getMessage() for record in caplog.records if record.name.startswith("bf_plugin")] == []
 
 
 @pytest.mark.parametrize("thing", [run_log, unknown_tool, Toolbox("empty", offer="always")])

@@ -561,6 +561,23 @@ def test_broken_wrappers_of_on_end_are_as_if_not_there(
     assert ("plugin wrapper failed in on_end" in caplog.text) == (fails != "no")
 
 
+def test_no_error_of_on_end_reaches_the_others(setup: Setup, caplog: pytest.LogCaptureFixture) -> None:
+    """Not even one of our own kind, which elsewhere names a plugin."""
+    told: list[str] = []
+
+    @hookimpl(specname="on_end")
+    def fails(run: Run) -> None:
+        raise PluginError("somebody", "else")
+
+    @hookimpl
+    def on_end(run: Run) -> None:
+        told.append("other")
+
+    run(setup(other=on_end, broken=fails).on_end(new_run(), outcome()))
+    assert told == ["other"]
+    assert "plugin broken failed in on_end" in caplog.text
+
+
 def test_on_end_waits_with_patience_only(setup: Setup, workers: Workers, caplog: pytest.LogCaptureFixture) -> None:
     """A plugin that hangs is named and its thread counted; the driver goes on."""
     gate = threading.Event()
