@@ -62,7 +62,7 @@ class Lease:
             raise ContextError("context.run_async: the coroutine was cancelled, as when the plugin is closed") from None
         except FutureTimeoutError:
             if future.done():
-                raise  # its own
+                return future.result()  # it came after all, or the error is its own
             future.cancel()
             raise TimeoutError(f"the coroutine took longer than {timeout:g} s") from None
         finally:

@@ -7,6 +7,7 @@ import itertools
 import re
 import socket
 import sys
+import threading
 import time
 import types
 from collections.abc import Callable, Generator, Iterator
@@ -288,6 +289,20 @@ def test_a_bad_draft_is_not_ordinary() -> None:
     rule, what = only(plugin(before_run=before_run))
     assert rule == "ordinary"
     assert "before_run left a bad draft: metadata.a" in what
+
+
+def test_a_hook_that_hangs_is_not_ordinary(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The check ends all the same."""
+    monkeypatch.setattr("bf_plugin.testing.conformance.subject.PATIENCE", 0.2)
+    gate = threading.Event()
+
+    def on_delta(run: Run, delta: Delta) -> None:
+        gate.wait(10)
+
+    rule, what = only(plugin(on_delta=on_delta))
+    gate.set()
+    assert rule == "ordinary"
+    assert "did not come back" in what
 
 
 @pytest.mark.parametrize("answer", ["no such tool", ToolResult(None), False])

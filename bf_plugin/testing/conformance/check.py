@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import Any
 
 from bf_plugin.context import PluginContext
@@ -54,11 +55,16 @@ def check_candidate(candidate: Candidate, bench: Bench) -> Conformance:
     except _Unfit as unfit:
         problems.append(Problem(plugin=candidate.name, rule=unfit.rule, what=unfit.what))
         return Conformance(name=candidate.name, problems=tuple(problems))
-    for check in _CHECKS:
-        problems += check(subject)
-    cost = cost_of_delta(subject)
-    if is_factory(thing):
-        problems += _check_closes(subject)
+    cost = None
+    try:
+        for check in _CHECKS:
+            problems += check(subject)
+        cost = cost_of_delta(subject)
+        if is_factory(thing):
+            problems += _check_closes(subject)
+    except FutureTimeoutError:
+        what = f"a hook did not come back within {PATIENCE:g} s"
+        problems.append(Problem(plugin=candidate.name, rule="ordinary", what=what))
     return Conformance(name=subject.name, hooks=subject.hooks, problems=tuple(problems), on_delta_us=cost)
 
 

@@ -6,15 +6,18 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bf_plugin.errors import ContextError, StopRun
+from bf_plugin.errors import ContextError, PluginError, StopRun
 from bf_plugin.testing.conformance.report import Problem
 from bf_plugin.testing.conformance.subject import Subject, reason
 from bf_plugin.testing.conformance.watch import Watch
 from bf_plugin.values import Delta, Run
+
+T = TypeVar("T")
 
 SLOW = 0.05
 """Seconds that a call on the loop may take at its fastest: a generous bound, since machines that test are busy."""
@@ -91,7 +94,9 @@ def _on_loop(subject: Subject, hook: str, call: Callable[[Run], object]) -> Iter
 
 def _watched(call: Callable[[Run], object], runs: Sequence[Run]) -> tuple[float, set[str], Exception | None]:
     """Call a function for each run; the first call does not count, since it may import what it needs."""
-    seconds, error = [], None
+    seconds: list[float] = []
+    seen: set[str] = set()
+    error = None
     for number, run in enumerate(runs):
         watch = Watch()
         started = time.perf_counter()
@@ -101,7 +106,7 @@ def _watched(call: Callable[[Run], object], runs: Sequence[Run]) -> tuple[float,
         except Exception as raised:
             error = raised
         seconds.append(time.perf_counter() - started)
-        seen = watch.seen if number else set()
+        seen |= watch.seen if number else set()
     return min(seconds), seen, error
 
 
@@ -109,16 +114,27 @@ def cost_of_delta(subject: Subject) -> float | None:
     """Return what a piece of 40 characters costs, the guard around the plugin included, in microseconds."""
     if "on_delta" not in subject.hooks:
         return None
-    run, seconds = subject.new_run(), []
+    run = subject.new_run()
     try:
-        for _ in range(200):
-            delta = Delta("The quick brown fox jumps over the dogs.")
-            started = time.perf_counter()
-            subject.in_worker(lambda delta=delta: subject.calls.on_delta(run, delta))  # type: ignore[misc]
-            seconds.append(time.perf_counter() - started)
-    except Exception:
+        return statistics.median(_where_it_belongs(subject, lambda: _timed(subject, run))) * 1e6
+    except (PluginError, StopRun):
         return None  # it raises: said elsewhere
-    return statistics.median(seconds) * 1e6
+
+
+def _timed(subject: Subject, run: Run) -> list[float]:
+    """Return the seconds of each of many calls."""
+    seconds = []
+    for _ in range(200):
+        delta = Delta("The quick brown fox jumps over the dogs.")
+        started = time.perf_counter()
+        subject.calls.on_delta(run, delta)
+        seconds.append(time.perf_counter() - started)
+    return seconds
+
+
+def _where_it_belongs(subject: Subject, function: Callable[[], T]) -> T:
+    """Call a function that calls `on_delta` where a mount does: on the loop, or in a worker."""
+    return (subject.in_worker if subject.calls.delta_in_thread else subject.on_loop)(function)
 
 
 # however text is cut -------------------------------------------------------------------------------------------------
@@ -171,12 +187,11 @@ def _told(shown: _Shown) -> str:
 
 
 def _shown(subject: Subject, pieces: Sequence[str], *, replayed: int = 0) -> _Shown:
-    """Play a text of a run, on the loop or in a worker as in a mount."""
+    """Play a text of a run."""
     run = subject.new_run()
-    play = subject.in_worker if subject.calls.delta_in_thread else subject.on_loop
     try:
-        return play(lambda: _play(subject, run, pieces, replayed))
-    except Exception as error:
+        return _where_it_belongs(subject, lambda: _play(subject, run, pieces, replayed))
+    except PluginError as error:
         raise _Broken("ordinary", f"nothing of {tuple(pieces)!r}: {reason(error)}") from None
 
 
