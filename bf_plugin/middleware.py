@@ -7,7 +7,7 @@ import io
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -19,6 +19,7 @@ from bf_plugin.paths import AFTER, PREFIX, TOOL_RESPONSE
 from bf_plugin.settings import Settings, load_settings
 
 if TYPE_CHECKING:
+    from bf_plugin.engines.port import Engine
     from bf_plugin.service import Service
 
 _RETRY_START = 5.0
@@ -52,9 +53,16 @@ class Application:
         settings: Settings,
         plugins: tuple[object, ...],
         has_host: bool = True,
+        engines: Mapping[str, Engine] | None = None,
     ) -> None:
         self._host_app = host_app
-        self._options: dict[str, Any] = {"name": name, "settings": settings, "plugins": plugins, "has_host": has_host}
+        self._options: dict[str, Any] = {
+            "name": name,
+            "settings": settings,
+            "plugins": plugins,
+            "has_host": has_host,
+            "engines": engines,
+        }
         self._limit = settings.body_limit
         # By process: one request starts the service, those beside it wait for that. A lock that was held when the
         # process forked stays locked in the child.

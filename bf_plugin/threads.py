@@ -124,3 +124,18 @@ def _fulfil(future: Future[Any], function: Callable[..., Any], args: tuple[Any, 
         del future  # else exception, frame and future would keep each other alive
     else:
         future.set_result(result)
+
+
+def done_within(seconds: float, function: Callable[[], object]) -> bool:
+    """Call what may hang in a thread of its own; return whether it was done in time.
+
+    At the exit of an interpreter no thread can be started (Python 3.12 and newer): then it is called here.
+    """
+    thread = threading.Thread(target=function, name="bf-closing", daemon=True)
+    try:
+        thread.start()
+    except RuntimeError:
+        function()
+    else:
+        thread.join(seconds)
+    return not thread.is_alive()

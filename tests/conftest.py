@@ -1,24 +1,42 @@
-"""Fixtures for the tests that start server processes, and those that need Postgres."""
+"""Postgres, and distributions made for a test. The other fixtures are those of `bf_plugin.testing`."""
 
 from __future__ import annotations
 
 import secrets
+import sys
 import tempfile
+import textwrap
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from bf_plugin.testing.process import Site
-
 
 @pytest.fixture
-def site(tmp_path: Path) -> Iterator[Site]:
-    """A gateway, a provider and the environment for servers; those started from it are killed after the test."""
-    with Site(folder=tmp_path) as running:
-        yield running
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
+    """Make distributions as an installer leaves them: a module and its metadata on the path."""
+    site = tmp_path / "site"
+    site.mkdir()
+    monkeypatch.syspath_prepend(str(site))
+    before = set(sys.modules)
+
+    def make(name: str, source: str, *, requires: str | None = None, **groups: str) -> None:
+        """Install `name` with one module; `groups` are lines `left = right` of plugin, engine or messenger."""
+        (site / f"{name}.py").write_text(textwrap.dedent(source), encoding="utf-8")
+        info = site / f"{name}-1.2.dist-info"
+        info.mkdir()
+        metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.2\n"
+        metadata += f"Requires-Dist: {requires}\n" if requires else ""
+        (info / "METADATA").write_text(metadata)
+        full = {"plugin": "bf_plugin", "engine": "bf_plugin.engines", "messenger": "bf_plugin.messengers"}
+        lines = [f"[{full[kind]}]\n{entry}\n" for kind, entry in groups.items()]
+        (info / "entry_points.txt").write_text("\n".join(lines))
+
+    yield make
+    for module in set(sys.modules) - before:
+        del sys.modules[module]
 
 
 @pytest.fixture(scope="session")

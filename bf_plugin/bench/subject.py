@@ -117,7 +117,7 @@ class SdkLoop:
 
 def _gateway(settings: dict[str, Any]) -> Any:
     from bf_plugin import Settings, mount
-    from bf_plugin.cli.serve import settle
+    from bf_plugin.memory import settle
 
     application = mount(host, settings=Settings(**settings))
     application.start()

@@ -9,6 +9,7 @@ import click
 COMMANDS = {
     "bench": "measures this installation",
     "demo": "a gateway, a page and a simulated provider: the whole thing, without keys",
+    "new-hook": "a distribution with hooks to begin with",
     "plugins": "what is installed, and what failed to load",
     "runs": "the journal, for operators: list, show, stop",
     "serve": "waitress in front of a host app",
@@ -25,7 +26,8 @@ class _Lazy(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = getattr(importlib.import_module(f"bf_plugin.cli.{cmd_name}"), cmd_name)
+        name = cmd_name.replace("-", "_")
+        command: click.Command = getattr(importlib.import_module(f"bf_plugin.cli.{name}"), name)
         return command
 
 

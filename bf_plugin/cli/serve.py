@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import importlib
 import signal
 import sys
@@ -13,6 +12,7 @@ import click
 
 from bf_plugin.errors import BFError, RequestError, error_body
 from bf_plugin.logs import configure, request_id
+from bf_plugin.memory import settle
 from bf_plugin.middleware import Application
 from bf_plugin.settings import Settings, load_settings
 
@@ -38,16 +38,6 @@ def serve(target: str | None, listen: str, threads: int) -> None:
         run(application, listen, threads)
     finally:
         application.close()
-
-
-def settle() -> None:
-    """Take what is loaded by now out of the garbage collector's sight.
-
-    Else it looks through some 300,000 objects (the SDK's types, mostly) again and again, a quarter of a second at a
-    time, in which every run stands still. For processes of our own only: it is the whole process's matter.
-    """
-    gc.collect()
-    gc.freeze()
 
 
 def _leave(application: Application) -> NoReturn:

@@ -7,9 +7,10 @@ import threading
 
 import click
 
-from bf_plugin.cli.serve import nothing_else, settle
+from bf_plugin.cli.serve import nothing_else
 from bf_plugin.errors import BFError, ConfigurationError
 from bf_plugin.logs import configure
+from bf_plugin.memory import settle
 from bf_plugin.middleware import Application
 from bf_plugin.settings import load_settings
 

@@ -16,6 +16,7 @@ from bf_plugin.journal.keys import KeyStore
 from bf_plugin.journal.log import MessageLog
 from bf_plugin.journal.overview import Overview
 from bf_plugin.journal.owners import OwnerStore
+from bf_plugin.journal.pluginvalues import PluginValues
 from bf_plugin.journal.postgres import PostgresServer, postgres_engines
 from bf_plugin.journal.purge import purge_batch
 from bf_plugin.journal.runs import RunStore
@@ -40,6 +41,7 @@ class Journal:
         self.log = MessageLog(readers, self._writer, vault)
         self.keys = KeyStore(readers, self._writer, vault)
         self.owners = OwnerStore(readers, self._writer, vault)
+        self.plugin_values = PluginValues(readers, self._writer, vault)
         self.overview = Overview(readers, self._writer, vault)
         self.threads = ThreadStore(readers, self._writer, vault)
 

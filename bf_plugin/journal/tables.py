@@ -162,5 +162,15 @@ owners = Table(
 )
 """Processes that drive runs, where no file lock tells whether they live (Postgres)."""
 
+plugin_values = Table(
+    "bf_plugin_values",
+    metadata,
+    Column("key", String(64), primary_key=True),
+    Column("plugin", String(200), nullable=False),
+    Column("value_sealed", LargeBinary),
+    Column("expires_at", Float, index=True),
+)
+"""What plugins keep; `key` is a digest of the plugin's name and the key's."""
+
 schema = Table("bf_schema", metadata, Column("version", Integer, primary_key=True))
 """One row: which version of these tables this is."""

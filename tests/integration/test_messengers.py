@@ -22,12 +22,12 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from bf_plugin.apps import AskedApps, ask_remote
+from bf_plugin.context import PluginContext
 from bf_plugin.errors import ConfigurationError, DeliveryError, DeliveryRefused, DeliveryRetry, RequestError
 from bf_plugin.host import HostCaller
 from bf_plugin.messengers.host import HostMessenger
 from bf_plugin.messengers.http import HttpMessenger, create_messenger
 from bf_plugin.messengers.port import Destination, Messenger
-from bf_plugin.plugins import PluginContext
 from bf_plugin.settings import load_settings
 from bf_plugin.testing.gateway import GatewayServer, RecordingGateway
 

@@ -20,8 +20,9 @@ from bf_plugin.hookguards import new_manager, register
 from bf_plugin.journal.records import Decided, Decision, Sealed
 from bf_plugin.messengers.port import Destination
 from bf_plugin.outbox import Outbox, _on_the_beat
+from bf_plugin.testing import new_run
 from bf_plugin.threads import Workers
-from bf_plugin.values import Delta, Run, Usage
+from bf_plugin.values import Delta, Usage
 
 
 class Log:
@@ -96,7 +97,7 @@ class Lane:
         destination = Destination(app="a", api_key="k", channels=["c"])
         self.outbox = Outbox(
             composer=Composer(
-                run=_run(),
+                run=new_run(),
                 hooks=HookCalls(manager, Workers("test", limit=1)),
                 action_name="handle",
                 style="options",
@@ -115,22 +116,6 @@ class Lane:
     async def __aexit__(self, *exc: object) -> None:
         self.task.cancel()
         await asyncio.gather(self.task, return_exceptions=True)
-
-
-def _run() -> Run:
-    return Run(
-        id="run_1",
-        thread_id="thread_1",
-        app="a",
-        request_id="r",
-        provider="p",
-        model="m",
-        instructions=None,
-        tools=(),
-        metadata={},
-        options={},
-        stream=True,
-    )
 
 
 def check_order(log: Log) -> None:
