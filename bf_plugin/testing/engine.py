@@ -8,10 +8,10 @@ engine = ScriptedEngine(["Hello ", gate, "world", call("look", {"at": "it"})], "
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
-from bf_plugin.engines.port import Access, Cursor, Event, Handle, State, StepDone, StepRequest, Text
+from bf_plugin.engines.port import Access, Cursor, Handle, State, StepDone, StepRequest, Take, Text
 from bf_plugin.errors import ProviderError
 from bf_plugin.items import FunctionCall, Item, text_message
 from bf_plugin.testing.gate import Gate
@@ -117,21 +117,21 @@ class ScriptedStream:
         self._finish_reason = finish_reason
         self.closed = False
 
-    async def batches(self) -> AsyncIterator[Sequence[Event]]:
+    async def read(self, take: Take) -> None:
         """Play the script, one event a batch."""
         text = [self._before]
         calls: list[FunctionCall] = []
         for sequence, piece in enumerate(self._script):
             if isinstance(piece, str):
                 text.append(piece)
-                yield [Text(piece, sequence)]
+                take([Text(piece, sequence)])
             elif isinstance(piece, Exception):
                 raise piece
             elif isinstance(piece, dict):
                 calls.append(piece)
             else:
                 await (piece.passed() if isinstance(piece, Gate) else piece())
-        yield [self._done("".join(text), calls)]
+        take([self._done("".join(text), calls)])
 
     async def aclose(self) -> None:
         """Note that the driver let go."""

@@ -10,16 +10,11 @@ import traceback
 from base64 import b64encode
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, closing
-from datetime import datetime, timedelta, timezone
 from http.server import BaseHTTPRequestHandler, HTTPServer
-from ipaddress import IPv4Address
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 
 from bf_plugin.apps import AskedApps, ask_remote
 from bf_plugin.context import PluginContext
@@ -378,7 +373,7 @@ def test_a_connection_that_is_closed_under_a_message_is_replaced() -> None:
 
 def test_unused_connections_are_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     """They do not stay for ever: most servers would close them under us."""
-    monkeypatch.setattr("bf_plugin.messengers.pool._IDLE", 0.05)
+    monkeypatch.setattr("bf_plugin.http.pool._IDLE", 0.05)
 
     async def main() -> None:
         closed = asyncio.Event()
@@ -421,9 +416,8 @@ def test_a_login_in_the_url_is_sent() -> None:
     assert b"authorization: basic " + b64encode(b"user:hunter@").lower() in asyncio.run(main()).lower()
 
 
-def test_a_gateway_behind_tls_must_prove_who_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gateway_behind_tls_must_prove_who_it_is(certificate: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Messages go over TLS to a gateway whose certificate is trusted, and to no other."""
-    certificate = self_signed(tmp_path)
     paths: list[str] = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -456,21 +450,6 @@ def test_a_gateway_behind_tls_must_prove_who_it_is(tmp_path: Path, monkeypatch: 
         server.shutdown()
         thread.join()
     assert paths == ["/message/sendmessage"]
-
-
-def self_signed(folder: Path) -> Path:
-    """Return a file with a key and a certificate for 127.0.0.1."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "gateway")])
-    now = datetime.now(timezone.utc)
-    builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
-    builder = builder.serial_number(1).not_valid_before(now).not_valid_after(now + timedelta(days=1))
-    address = x509.SubjectAlternativeName([x509.IPAddress(IPv4Address("127.0.0.1"))])
-    certificate = builder.add_extension(address, critical=False).sign(key, hashes.SHA256())
-    plain = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    file = folder / "gateway.pem"
-    file.write_bytes(key.private_bytes(*plain) + certificate.public_bytes(serialization.Encoding.PEM))
-    return file
 
 
 def test_the_factory_makes_the_http_messenger() -> None:

@@ -6,16 +6,14 @@ independent server sends does not have to fit the installed SDK's types.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-import aiohttp
-
 from bf_plugin.engines.openai.clients import Client
-from bf_plugin.engines.openai.decode import SNAPSHOT, BrokenStreamError, Decoder, Frame, loads
+from bf_plugin.engines.openai.decode import loads
 from bf_plugin.engines.openai.problems import Problem, problem_of
+from bf_plugin.engines.openai.reply import Reply
 from bf_plugin.engines.port import Access
 from bf_plugin.logs import get_logger
 
@@ -33,48 +31,6 @@ PAGES = 3
 """How far back a conversation is read at most; some servers say `has_more` for ever."""
 
 
-class Connection:
-    """An open event stream. `heard` counts its real events."""
-
-    def __init__(self, response: aiohttp.ClientResponse, *, resumed: bool = False) -> None:
-        self._response = response
-        self._decoder = Decoder(everything=resumed)
-        self._whole = response.content_type == "application/json"
-        self._ended = False
-
-    @property
-    def heard(self) -> int:
-        """How many events other than keepalives have come."""
-        return self._decoder.heard
-
-    async def read(self) -> list[Frame] | None:
-        """Return the frames of one network read, maybe none; None once the connection has ended, well or badly."""
-        if self._ended:
-            return None
-        try:
-            return await self._next()
-        except BrokenStreamError as broken:
-            _log.warning("provider stream broken: %s", broken)
-        except (aiohttp.ClientError, asyncio.TimeoutError, OSError, ValueError) as error:
-            _log.debug("provider stream lost: %s", type(error).__name__)
-        self._ended = True
-        return None
-
-    async def aclose(self) -> None:
-        """Close the connection."""
-        self._ended = True
-        self._response.close()
-
-    async def _next(self) -> list[Frame]:
-        if self._whole:
-            self._ended = True
-            return [{"type": SNAPSHOT, "response": loads(await self._response.read())}]
-        if chunk := await self._response.content.readany():
-            return self._decoder.feed(chunk)
-        self._ended = True
-        return self._decoder.flush()
-
-
 class Api:
     """One access's view of the provider. Every method raises Problem when it fails."""
 
@@ -87,15 +43,15 @@ class Api:
         self._plain: dict[str, Any] = {"extra_headers": headers, "timeout": CALL_TIMEOUT}
         self.key = access.api_key
 
-    async def create(self, body: Mapping[str, Any]) -> Connection:
+    async def create(self, body: Mapping[str, Any]) -> Reply:
         """Ask for a response. Never repeated here: the SDK sends no idempotency key."""
-        return Connection(await self._wire.post("/responses", body, **self._streamed))
+        return await self._wire.post("/responses", body, **self._streamed)
 
-    async def resume(self, response_id: str, cursor: int) -> Connection:
+    async def resume(self, response_id: str, cursor: int) -> Reply:
         """Follow a background response from the event after `cursor`."""
         query = {"stream": "true", "starting_after": str(cursor)}
         path = f"/responses/{quote(response_id, safe='')}"
-        return Connection(await self._wire.get(path, query, **self._streamed), resumed=True)
+        return await self._wire.get(path, query, **self._streamed)
 
     async def retrieve(self, response_id: str) -> dict[str, Any]:
         """Return a response as it is now."""

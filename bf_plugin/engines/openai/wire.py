@@ -1,30 +1,36 @@
-"""The requests whose answers are streams, made on aiohttp itself.
+"""The requests whose answers are streams, on connections of our own.
 
 There is one for every step of every run. Through the SDK and its HTTP client it costs six times as much before the
-first byte, and half as much again for each read after it. All other requests, which may be retried, are the SDK's; what
+first byte, and five times as much for each read after it. All other requests, which may be retried, are the SDK's; what
 a refusal means is told from the same fields in the same place (`problems`).
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import ssl
 import urllib.request
 from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import urlencode
 
-import aiohttp
 import certifi
 import msgspec
 
+from bf_plugin.engines.openai.decode import loads
 from bf_plugin.engines.openai.problems import Problem, refusal_of
+from bf_plugin.engines.openai.reply import Reply
 from bf_plugin.events import well_formed_tree
+from bf_plugin.http.endpoint import endpoint_of, header_lines
+from bf_plugin.http.pool import Connect, Pool, direct
+from bf_plugin.http.proxy import forwarded, tunnel
 
 _CONNECT_TIMEOUT = 30.0
+_CONNECTIONS = 10_000
+"""More than there are runs: each has at most one stream."""
+
 _LONGEST_REFUSAL = 256 * 1024
 
 
@@ -32,70 +38,88 @@ class Wire:
     """Connections to one provider under one key. Made in any thread, used on one loop."""
 
     def __init__(self, base_url: str, api_key: str) -> None:
-        self._base_url = base_url.rstrip("/")
         self._key = api_key
+        self._connect: Connect | None
         self._tls = ssl.create_default_context(cafile=os.environ.get("SSL_CERT_FILE") or certifi.where())
-        self._proxy = _proxy_for(base_url)
-        self._agent = f"bf_plugin/{version('bf_plugin')}"
-        self._session: aiohttp.ClientSession | None = None
+        self._pool: Pool | None = None
+        try:
+            self._endpoint = endpoint_of(base_url)
+            self._common = header_lines(
+                {
+                    "Authorization": f"Bearer {api_key}",
+                    "Content-Type": "application/json",
+                    "Accept": "text/event-stream, application/json",
+                    "User-Agent": f"bf_plugin/{version('bf_plugin')}",
+                }
+            )
+            self._connect = self._way()
+        except ValueError:  # its text may hold the key
+            self._connect = None
 
-    async def post(
-        self, path: str, body: Mapping[str, Any], *, request_id: str | None, silence: float
-    ) -> aiohttp.ClientResponse:
-        """Ask, once; return the answer as soon as its head is there. `silence` bounds each wait, in seconds.
+    async def post(self, path: str, body: Mapping[str, Any], *, request_id: str | None, silence: float) -> Reply:
+        """Ask, once; return the answer as soon as its head is there, `silence` seconds later at most.
 
         Raises Problem.
         """
-        return await self._ask("POST", path, request_id, silence, data=_encoded(body))
+        return await self._ask("POST", path, _encoded(body), request_id, silence)
 
-    async def get(
-        self, path: str, query: Mapping[str, str], *, request_id: str | None, silence: float
-    ) -> aiohttp.ClientResponse:
+    async def get(self, path: str, query: Mapping[str, str], *, request_id: str | None, silence: float) -> Reply:
         """Follow, once; as `post`."""
-        return await self._ask("GET", path, request_id, silence, params=query)
+        return await self._ask("GET", f"{path}?{urlencode(query)}", b"", request_id, silence)
 
     async def aclose(self) -> None:
         """Close the connections."""
-        session, self._session = self._session, None
-        if session is not None:
-            await session.close()
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.close()
 
-    async def _ask(
-        self, method: str, path: str, request_id: str | None, silence: float, **content: Any
-    ) -> aiohttp.ClientResponse:
-        headers = {"X-Client-Request-Id": request_id} if request_id else None
-        patience = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_TIMEOUT, sock_read=silence)
+    async def _ask(self, method: str, path: str, body: bytes, request_id: str | None, silence: float) -> Reply:
+        if self._connect is None:
+            raise _unsendable()
+        self._pool = self._pool or Pool(self._connect, limit=_CONNECTIONS)
         try:
-            answer = await self._open().request(
-                method, self._base_url + path, headers=headers, timeout=patience, proxy=self._proxy, **content
-            )
-            if answer.status < 400:
-                return answer
-            refused = _content_of(await answer.content.read(_LONGEST_REFUSAL))
-            answer.close()
+            request = self._request(method, path, body, request_id)
+            connection = await self._pool.take("", _CONNECT_TIMEOUT)
+            reply = Reply(connection)
+            connection.send(request, reply)
+            await reply.headed(silence)
+            if reply.status >= 400:
+                raise await self._refusal(reply, silence)
+        except ValueError:
+            raise _unsendable() from None
         except asyncio.TimeoutError:
             raise Problem("the provider did not answer in time", code="provider_timeout") from None
-        except ValueError:  # the texts of these errors may hold the request, and with it the key
-            raise Problem("the request cannot be sent: no header can hold the key, or no URL is this") from None
-        except (aiohttp.ClientError, OSError):
+        except OSError:  # its text may tell the address of a proxy, with its password
             raise Problem("the provider cannot be reached", code="provider_unreachable") from None
-        raise refusal_of(answer.status, refused, answer.headers, self._key)
+        return reply
 
-    def _open(self) -> aiohttp.ClientSession:
-        """Return the session, made at the first request, since it belongs to the loop that runs then."""
-        if self._session is None:
-            self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=0, ssl=self._tls),
-                cookie_jar=aiohttp.DummyCookieJar(),
-                headers={
-                    "Authorization": f"Bearer {self._key}",
-                    "Content-Type": "application/json",
-                    "Accept": "text/event-stream, application/json",
-                    "Accept-Encoding": "identity",
-                    "User-Agent": self._agent,
-                },
-            )
-        return self._session
+    def _request(self, method: str, path: str, body: bytes, request_id: str | None) -> bytes:
+        headers = {"X-Client-Request-Id": request_id} if request_id else {}
+        head = self._endpoint.head(method, path) + self._common + header_lines(headers)
+        return head + (b"Content-Length: %d\r\n\r\n%b" % (len(body), body) if body else b"\r\n")
+
+    async def _refusal(self, reply: Reply, silence: float) -> Problem:
+        body = await reply.content(_LONGEST_REFUSAL, silence)
+        try:
+            fields = loads(body)
+        except ValueError:
+            fields = None
+        return refusal_of(reply.status, fields, reply.headers, self._key)
+
+    def _way(self) -> Connect:
+        """Return how the provider is reached: through the proxy that the environment names for it, or directly."""
+        endpoint = self._endpoint
+        proxy = urllib.request.getproxies().get("https" if endpoint.secure else "http")
+        if not proxy or urllib.request.proxy_bypass(endpoint.host):
+            return direct(endpoint.host, endpoint.port, self._tls if endpoint.secure else None)
+        if endpoint.secure:
+            return tunnel(proxy, endpoint.host, endpoint.port, self._tls)
+        self._endpoint, connect = forwarded(proxy, endpoint)
+        return connect
+
+
+def _unsendable() -> Problem:
+    return Problem("the request cannot be sent: no header can hold the key, or no URL is this", code="provider_error")
 
 
 def _encoded(body: Mapping[str, Any]) -> bytes:
@@ -104,18 +128,3 @@ def _encoded(body: Mapping[str, Any]) -> bytes:
         return msgspec.json.encode(body)
     except UnicodeEncodeError:
         return msgspec.json.encode(well_formed_tree(body))
-
-
-def _content_of(body: bytes) -> object:
-    try:
-        return json.loads(body)
-    except ValueError:
-        return None
-
-
-def _proxy_for(url: str) -> str | None:
-    """Return the proxy that the environment names for a URL, as most clients understand it (`HTTPS_PROXY`, ...)."""
-    parts = urlsplit(url)
-    if not parts.hostname or urllib.request.proxy_bypass(parts.hostname):
-        return None
-    return urllib.request.getproxies().get(parts.scheme)

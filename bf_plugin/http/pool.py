@@ -1,60 +1,29 @@
-"""Kept-alive connections to one origin, a limited number of them, shared fairly among apps."""
+"""Kept-alive connections to one origin, a limited number of them, shared fairly among those who want one."""
 
 from __future__ import annotations
 
 import asyncio
 import ssl
-from base64 import b64encode
 from collections import deque
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
-from bf_plugin.messengers.connection import Answer, ConnectionLost, HttpConnection
+from bf_plugin.http.connection import HttpConnection
 from bf_plugin.turns import Turns
 
 _IDLE = 15.0
 """Seconds after which an unused connection is closed: before most servers do it under us."""
 
-
-@dataclass(frozen=True, slots=True)
-class Endpoint:
-    """Where requests go: an origin, and the head of each request but for its length."""
-
-    host: str
-    port: int
-    secure: bool
-    head: bytes = field(repr=False)
-
-
-def endpoint_of(url: str, path: str) -> Endpoint:
-    """Return the endpoint of `path` below a URL. Raises ValueError for a URL that cannot be called."""
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError("not an HTTP URL")
-    secure = parts.scheme == "https"
-    host = parts.hostname.encode("idna").decode() if not parts.hostname.isascii() else parts.hostname
-    port = parts.port or (443 if secure else 80)
-    named = f"[{host}]" if ":" in host else host
-    target = (parts.path.rstrip("/") + path).encode("ascii")
-    lines = [b"POST %b HTTP/1.1" % target, f"Host: {named}{f':{parts.port}' if parts.port else ''}".encode()]
-    if parts.username is not None:
-        login = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-        lines.append(b"Authorization: Basic " + b64encode(login.encode()))
-    lines += [b"Content-Type: application/json", b"Accept: application/json", b"Accept-Encoding: identity"]
-    head = b"\r\n".join([*lines, b"User-Agent: bf_plugin", b"Content-Length: "])
-    if any(byte <= 0x20 for byte in target) or head.count(b"\n") != len(lines) + 1:
-        raise ValueError("a URL holds no white space")
-    return Endpoint(host, port, secure, head)
+Connect = Callable[[Callable[[], HttpConnection]], Awaitable[HttpConnection]]
+"""Makes a connection with the protocol that the given function makes."""
 
 
 class Pool:
-    """Connections to one origin, at most `limit`. When all are busy, apps take turns, whoever has more to say."""
+    """Connections to one origin, at most `limit`. When all are busy, owners take turns, whoever has more to say."""
 
-    def __init__(self, endpoint: Endpoint, *, limit: int) -> None:
-        self._endpoint = endpoint
+    def __init__(self, connect: Connect, *, limit: int) -> None:
+        self._new_connection = connect
         self._limit = limit
-        self._tls = ssl.create_default_context() if endpoint.secure else None
         self._idle: deque[tuple[HttpConnection, float]] = deque()
         self._open: set[HttpConnection] = set()
         self._connecting = 0
@@ -62,23 +31,12 @@ class Pool:
         self._sweeper: asyncio.TimerHandle | None = None
         self._closed = False
 
-    async def post(self, head: bytes, body: bytes, *, app: str, seconds: float) -> Answer:
-        """Send a request within `seconds`, the wait for a connection included.
+    async def take(self, owner: str, seconds: float) -> HttpConnection:
+        """Return a connection for one request, within `seconds`. Once answered it is free again by itself.
 
-        Raises ConnectionLost, OSError (no connection), asyncio.TimeoutError.
+        Raises OSError (no connection), asyncio.TimeoutError.
         """
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + seconds
-        request = b"%b%d\r\n\r\n%b" % (head, len(body), body)
-        while True:
-            connection = self._unused() or await self._connection(app, deadline)
-            was_used = connection.used
-            try:
-                return await connection.post(request, deadline - loop.time())
-            except ConnectionLost as lost:
-                # The server was closing it as we wrote. The gateway may have the message, which can be sent twice.
-                if lost.heard or not was_used or loop.time() >= deadline:
-                    raise
+        return self._unused() or await self._next(owner, asyncio.get_running_loop().time() + seconds)
 
     def close(self) -> None:
         """End all connections."""
@@ -95,12 +53,12 @@ class Pool:
                 return connection
         return None
 
-    async def _connection(self, app: str, deadline: float) -> HttpConnection:
-        """Return a new connection where there is room, else wait for the app's turn."""
+    async def _next(self, owner: str, deadline: float) -> HttpConnection:
+        """Return a new connection where there is room, else wait for the owner's turn."""
         loop = asyncio.get_running_loop()
         while len(self._open) + self._connecting >= self._limit:
             turn: asyncio.Future[HttpConnection | None] = loop.create_future()
-            self._turns.put(app, turn)
+            self._turns.put(owner, turn)
             timer = loop.call_at(deadline, _expire, turn)
             try:
                 connection = await turn
@@ -115,16 +73,13 @@ class Pool:
         return await self._connect(max(deadline - loop.time(), 0.001))
 
     async def _connect(self, seconds: float) -> HttpConnection:
-        """Return a new connection. Raises OSError, asyncio.TimeoutError."""
-        where: dict[str, Any] = {"ssl": self._tls} if self._tls else {}
-        make = asyncio.get_running_loop().create_connection
-        connecting = asyncio.ensure_future(make(self._made, self._endpoint.host, self._endpoint.port, **where))
+        connecting = asyncio.ensure_future(self._new_connection(lambda: HttpConnection(self._free, self._gone)))
         self._connecting += 1
         try:
             await asyncio.wait({connecting}, timeout=seconds)
             if not connecting.done():
                 raise asyncio.TimeoutError
-            _, connection = connecting.result()
+            connection = connecting.result()
             self._open.add(connection)
         except BaseException:
             connecting.cancel()
@@ -136,9 +91,6 @@ class Pool:
         if self._closed:
             connection.close()
         return connection
-
-    def _made(self) -> HttpConnection:
-        return HttpConnection(self._free, self._gone)
 
     def _free(self, connection: HttpConnection) -> None:
         if self._closed:
@@ -160,7 +112,7 @@ class Pool:
             self._pass_on(None)
 
     def _pass_on(self, connection: HttpConnection | None) -> None:
-        """Give a connection, or the room for one, to the app whose turn it is."""
+        """Give a connection, or the room for one, to the owner whose turn it is."""
         while self._turns:
             turn = self._turns.take()
             if not turn.done():
@@ -179,10 +131,21 @@ class Pool:
             self._sweeper = loop.call_later(_IDLE, self._sweep)
 
 
-def _close_late(connecting: asyncio.Future[Any]) -> None:
+def direct(host: str, port: int, tls: ssl.SSLContext | None) -> Connect:
+    """Return what connects to a host itself, with TLS if there is a context for it."""
+    where: dict[str, Any] = {"ssl": tls} if tls else {}
+
+    async def connect(make: Callable[[], HttpConnection]) -> HttpConnection:
+        _, connection = await asyncio.get_running_loop().create_connection(make, host, port, **where)
+        return connection
+
+    return connect
+
+
+def _close_late(connecting: asyncio.Future[HttpConnection]) -> None:
     """Close a connection that came up when nobody waited for it any more."""
     if not connecting.cancelled() and connecting.exception() is None:
-        connecting.result()[1].close()
+        connecting.result().close()
 
 
 def _expire(turn: asyncio.Future[Any]) -> None:
