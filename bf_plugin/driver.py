@@ -265,7 +265,7 @@ class Drive:
             composer=self._composer,
             log=self._parts.journal.log.of(self._record.id, self._record.epoch),
             delivery=delivery,
-            interval=self._parts.pace.interval if spec.channels else lambda: _POLLED_INTERVAL,
+            pace=self._parts.pace if spec.channels else Pace(_POLLED_INTERVAL),
             on_fault=self._interrupt,
         )
 

@@ -8,7 +8,6 @@ messages, and memory holds no more than the text itself.
 from __future__ import annotations
 
 import asyncio
-import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
@@ -19,15 +18,13 @@ from bf_plugin.delivery import Delivery, DeliveryFailed
 from bf_plugin.errors import Fenced, JournalError
 from bf_plugin.journal.log import RunLog
 from bf_plugin.journal.records import Decided, Sealed
+from bf_plugin.pace import Pace
 
 _MESSAGE_TEXT = 65_536
 """Characters of text one message may carry, in several deltas; the rest goes with the next."""
 
 _SEAL_AGAIN = 1.0
 """Seconds until the journal is tried again with what ends a run."""
-
-_BEAT = 0.005
-"""Seconds of the beat on which joined text leaves: lanes that are due together share turns of the loop and a commit."""
 
 _QUIET = 0.1
 """Seconds without a further message after which one of text only is marked as accepted."""
@@ -40,8 +37,8 @@ class Outbox:
 
     `on_fault` is told when the lane cannot go on as meant: DeliveryFailed (what follows is sealed, but not sent),
     Decided, Fenced (nothing follows), JournalError, or what an `on_delta` hook raised. What ends a run is sealed,
-    however long the journal fails. `interval` gives the seconds over which text is joined. Without a `delivery` (a
-    polling caller) messages are sealed only.
+    however long the journal fails. `pace` says for how long text is joined. Without a `delivery` (a polling caller)
+    messages are sealed only.
     """
 
     def __init__(
@@ -50,13 +47,13 @@ class Outbox:
         composer: Composer,
         log: RunLog,
         delivery: Delivery | None,
-        interval: Callable[[], float],
+        pace: Pace,
         on_fault: Callable[[Exception], None],
     ) -> None:
         self.composer = composer
         self._log = log
         self._delivery = delivery
-        self._interval = interval
+        self._pace = pace
         self._on_fault = on_fault
         self._pending: deque[Entry] = deque()
         self._surrogate = ""
@@ -65,9 +62,9 @@ class Outbox:
         self._unmarked: Sealed | None = None
         self._text_due = 0.0
         self._released = asyncio.Event()
-        self._wake = asyncio.Event()
         self._idle = asyncio.Event()
-        self._sleeping = False
+        self._waiter: asyncio.Future[None] | None = None
+        self._marking: asyncio.TimerHandle | None = None
 
     # what the driver does
 
@@ -161,7 +158,7 @@ class Outbox:
         if draft.message is None:
             return
         if draft.text:
-            self._text_due = _on_the_beat(asyncio.get_running_loop().time(), self._interval())
+            self._text_due = asyncio.get_running_loop().time() + self._pace.interval()
         await self._seal(draft.message, closing=closing)
         self._unmarked = None  # that another message follows it says as much
         self.composer.keep(draft, draft.message)
@@ -191,6 +188,19 @@ class Outbox:
             raise
         self._unmarked = message
 
+    def _mark_later(self) -> None:
+        """Mark the last message if nothing follows it for a while; one timer serves many messages."""
+        if self._unmarked is not None and self._marking is None:
+            soon = asyncio.get_running_loop().call_later
+            self._marking = soon(_QUIET, self._mark_if_still, self._unmarked)
+
+    def _mark_if_still(self, last: Sealed) -> None:
+        self._marking = None
+        if self._unmarked is last:
+            self._mark()
+        else:
+            self._mark_later()
+
     def _mark(self) -> None:
         """Put on record that the last message was accepted, where no later one has said so."""
         message, self._unmarked = self._unmarked, None
@@ -211,36 +221,35 @@ class Outbox:
     async def _due(self) -> None:
         """Return when a message should be made: at once for events, for text when the joining interval is over."""
         loop = asyncio.get_running_loop()
-        while True:
+        while not self._pending or (self._only_text() and loop.time() < self._text_due):
             if self._pending:
-                delay = self._text_due - loop.time() if self._only_text() else 0.0
-                if delay <= 0:
-                    return
-                timer = loop.call_later(delay, self._wake.set)
+                self._pace.on_beat(self._text_due, self._wake)
             else:
-                timer = loop.call_later(_QUIET, self._mark)
-            self._sleeping = not self._pending
-            await self._wake.wait()
-            self._wake.clear()
-            timer.cancel()
+                self._mark_later()
+            self._waiter = loop.create_future()
+            await self._waiter
+        self._waiter = None
 
     def _only_text(self) -> bool:
         return len(self._pending) == 1 and isinstance(self._pending[0], Text)
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
 
     def _put(self, entry: Entry) -> None:
         if self._over:
             return  # another driver has the run: nobody would take it out
         self._pending.append(entry)
         self._idle.clear()
-        if self._sleeping or not isinstance(entry, Text):
-            self._sleeping = False
-            self._wake.set()
+        if self._waiter is None:
+            return  # the lane is at work and sees it by itself
+        if not self._only_text() or asyncio.get_running_loop().time() >= self._text_due:
+            self._wake()
+        else:
+            self._pace.on_beat(self._text_due, self._wake)
 
     def _flush_surrogate(self) -> None:
         if self._surrogate:
             lone, self._surrogate = self._surrogate, ""
             self._put(Text([lone], 1, _NOWHERE, -1))
-
-
-def _on_the_beat(now: float, interval: float) -> float:
-    return math.ceil((now + interval) / _BEAT) * _BEAT if interval else now

@@ -19,7 +19,8 @@ from bf_plugin.hookcalls import HookCalls
 from bf_plugin.hookguards import new_manager, register
 from bf_plugin.journal.records import Decided, Decision, Sealed
 from bf_plugin.messengers.port import Destination
-from bf_plugin.outbox import Outbox, _on_the_beat
+from bf_plugin.outbox import Outbox
+from bf_plugin.pace import Pace
 from bf_plugin.testing import new_run
 from bf_plugin.threads import Workers
 from bf_plugin.values import Delta, Usage
@@ -104,7 +105,7 @@ class Lane:
             ),
             log=self.log,  # type: ignore[arg-type]  # the same two methods
             delivery=Delivery(self.sink, destination, patience=0.5),
-            interval=lambda: interval,
+            pace=Pace(interval),
             on_fault=self.faults.append,
         )
 
@@ -236,12 +237,6 @@ def test_text_is_marked_by_what_follows_it() -> None:
             assert lane.log.states == {5: "accepted", 6: "accepted"}
 
     asyncio.run(scenario())
-
-
-def test_joined_text_leaves_on_the_beat() -> None:
-    """Lanes that wait for the same moment wait for the same timer; without joining nothing waits."""
-    assert _on_the_beat(10.001, 0.0) == 10.001
-    assert _on_the_beat(10.001, 0.04) == _on_the_beat(10.004, 0.04) == pytest.approx(10.045)
 
 
 @pytest.mark.parametrize("answers", [[DeliveryRefused("404")], [DeliveryRetry("503")] * 9])

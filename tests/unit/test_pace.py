@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import functools
+import math
 import time
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bf_plugin.pace import LIMIT, Pace
+from bf_plugin.pace import BEAT, LIMIT, Pace
 
 
 def test_a_loop_in_time_joins_for_as_long_as_was_set() -> None:
@@ -58,6 +60,31 @@ def test_nothing_set_is_nothing_waited() -> None:
         return pace.interval()
 
     assert asyncio.run(ask()) == 0.0
+
+
+def test_what_is_due_at_about_the_same_time_is_called_together() -> None:
+    """With the first beat at or after its time: never early, hardly late, and in one turn of the loop."""
+    pace = Pace(0.04)
+
+    async def plan() -> list[tuple[str, float, float]]:
+        loop = asyncio.get_running_loop()
+        called: list[tuple[str, float, float]] = []
+        done = asyncio.Event()
+
+        def note(name: str, when: float) -> None:
+            called.append((name, when, loop.time()))
+
+        start = math.ceil(loop.time() / BEAT + 2) * BEAT
+        for name, when in (("a", start + 0.1 * BEAT), ("b", start + 0.9 * BEAT), ("c", start + 1.5 * BEAT)):
+            pace.on_beat(when, functools.partial(note, name, when))
+        pace.on_beat(start + 3 * BEAT, done.set)
+        await done.wait()
+        return called
+
+    for _ in range(2):  # on a loop of its own each time
+        called = asyncio.run(plan())
+        assert [name for name, _, _ in called] == ["a", "b", "c"]
+        assert all(at >= when for _, when, at in called)
 
 
 def test_a_loop_that_is_held_up_is_seen() -> None:
