@@ -1,15 +1,12 @@
-"""What docs/writing-hooks.md says is so: its tutorial, its plugins, its engine and messenger, its signatures."""
+"""What docs/writing-hooks.md says is so: its plugins, its engine and messenger, its signatures."""
 
 from __future__ import annotations
 
 import asyncio
 import inspect
 import json
-import os
 import re
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -19,14 +16,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bf_plugin import hookspecs
+from bf_plugin import Outcome, Run, hookimpl, hookspecs
 from bf_plugin.defaults import NAMES
 from bf_plugin.hookcalls import HookCalls
 from bf_plugin.hookguards import HOOKS, implementations, new_manager
 from bf_plugin.plugins import load_plugins
 from bf_plugin.testing import (
     Deployment,
+    Gate,
     assert_events,
+    call,
     check_plugin,
     new_call,
     new_draft,
@@ -45,7 +44,6 @@ PYTHON = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 EXAMPLES = {PAGE[: match.start()].count("\n") + 1: match[1] for match in PYTHON.finditer(PAGE)}
 """Every example of the page, by the line it begins in."""
 
-TUTORIAL = PAGE[PAGE.index("## From nothing") : PAGE.index("## The life of a run")]
 PLUGINS = {
     line: source
     for line, source in EXAMPLES.items()
@@ -129,6 +127,35 @@ def test_the_page_has_examples() -> None:
     assert len(EXAMPLES) == len(PLUGINS) + 3
 
 
+def test_the_stops_of_the_page_end_runs(scripted: Callable[..., Deployment]) -> None:
+    """From on_delta and from on_tool_call: what end says, what is shown, who is told."""
+    told: list[str] = []
+
+    class Witness:
+        @hookimpl
+        def on_stop(self, run: Run) -> None:
+            told.append("on_stop")
+
+        @hookimpl
+        def on_end(self, run: Run, outcome: Outcome) -> None:
+            told.append(f"on_end {outcome.status} {outcome.finish_reason}")
+
+    plugins = [executed(example("hand_over_to_a_person")), Witness()]
+    shown_first, for_ever = Gate(), Gate()
+    long = ["a" * 15_000, shown_first, "b" * 15_000, for_ever]
+    deployed = scripted(long, [call("hand_over_to_a_person")], plugins=plugins)
+
+    run = deployed.start()
+    deployed.wait_for_text(run, "a" * 15_000)
+    shown_first.release()
+    assert_events(deployed.events(run), "threadInfo delta+ end", text="a" * 15_000, finish_reason="length")
+    handed = deployed.events(deployed.start())
+    assert_events(handed, "threadInfo function_call end", text="", finish_reason="stop")
+    deployed.gateway.wait_for(lambda: len(told) == 2)
+    assert sorted(told) == ["on_end completed length", "on_end completed stop"]
+    assert len(deployed.engine.cancelled) == 1
+
+
 def test_the_engine_of_the_page_answers(install: Callable[..., None], deploy: Callable[..., Deployment]) -> None:
     """Installed under its entry point it is `payload.provider`; it goes on in a thread, and keeps the port."""
     assert 'parrot = "bf_hook_parrot:create_engine"' in PAGE
@@ -184,38 +211,6 @@ def spooled(folder: Path) -> list[dict[str, Any]]:
     """Return the events in a folder of messages, in no order."""
     bodies = [json.loads(path.read_bytes()) for path in folder.glob("*.json")]
     return [action["options"] for body in bodies for action in body["message"]["actions"]]
-
-
-@pytest.mark.timeout(600)  # environments are made
-def test_the_tutorial_of_the_page_works(tmp_path: Path) -> None:
-    """Its commands and files, one after the other, in an empty folder; pip's work is done by uv, which is faster."""
-    uv = str(Path(sys.executable).with_name("uv"))
-    wheels = tmp_path / "wheels"
-    core = tmp_path / "core"
-    shutil.copytree(ROOT, core, ignore=shutil.ignore_patterns("__pycache__", ".*", "*.egg-info", "build", "dist"))
-    subprocess.run([uv, "build", "-q", "--wheel", "--out-dir", wheels, core], check=True)
-    folder = tmp_path / "tutorial"
-    folder.mkdir()
-    said = []
-    for path, language, content in re.findall(
-        r"(?:`(\S+)`:\n\n)?^```(sh|python)\n(.*?)^```$", TUTORIAL, re.MULTILINE | re.DOTALL
-    ):
-        if language == "python":
-            (folder / path).write_text(content, encoding="utf-8")
-            continue
-        script = content.replace("python3 -m venv", f"{uv} venv -q --python {sys.executable}")
-        script = script.replace(".venv/bin/pip install", f"{uv} pip install --python .venv --find-links {wheels}")
-        environ = {
-            name: value for name, value in os.environ.items() if not name.startswith(("BF_", "PYTHON", "VIRTUAL_ENV"))
-        }
-        done = subprocess.run(
-            ["bash", "-euc", script], cwd=folder, env=environ, capture_output=True, text=True, timeout=500
-        )
-        assert done.returncode == 0, f"{script}\n{done.stdout}\n{done.stderr}"
-        said.append(done.stdout)
-    assert re.search(r"^ok +plugin +orders +bf-hook-orders 0\.1\.0 +before_run, on_tool_call$", said[0], re.MULTILINE)
-    assert re.search(r"^3 passed", said[2], re.MULTILINE)
-    assert said[2].count("PASSED") == 2
 
 
 @settings(max_examples=100)
