@@ -220,7 +220,7 @@ def test_the_same_bytes_are_sent_again() -> None:
 
 
 def test_text_is_marked_by_what_follows_it() -> None:
-    """While text flows no message needs a mark of its own; one that is no text, or that nothing follows, gets one."""
+    """No message that another follows needs a mark; one that nothing follows gets one, a page's tool call at once."""
 
     async def scenario() -> None:
         async with Lane() as lane:
@@ -228,7 +228,7 @@ def test_text_is_marked_by_what_follows_it() -> None:
                 lane.outbox.text(f"{number} ", (1, (0, 0)), number)
                 await lane.outbox.flush()
             assert lane.log.states == {}
-            lane.outbox.event({"type": "function_call", "content": {"functions": []}})
+            lane.outbox.action({"action": "llmToolCall", "options": {"toolCallId": "tool_1"}})
             await lane.outbox.flush()
             assert lane.log.states == {5: "accepted"}
             lane.log.settled.clear()
