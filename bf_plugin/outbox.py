@@ -73,7 +73,9 @@ class Outbox:
         self._released.set()
 
     def text(self, text: str, place: Place, sequence: int) -> None:
-        """Add text of the provider."""
+        """Add text of the provider; what comes after `discard` is not said any more."""
+        if self._closing:
+            return
         if self._surrogate or not text.isascii():
             text, self._surrogate = events.split_high_surrogate(self._surrogate + text)
         last = self._pending[-1] if self._pending else None
