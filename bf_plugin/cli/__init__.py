@@ -8,6 +8,7 @@ import click
 
 COMMANDS = {
     "demo": "a gateway, a page and a simulated provider: the whole thing, without keys",
+    "doctor": "is everything as a gateway needs it, and if not, what to do",
     "plugins": "what is installed, and what failed to load",
     "runs": "the journal, for operators: list, show, stop",
     "serve": "waitress in front of a host app",
