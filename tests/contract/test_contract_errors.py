@@ -254,14 +254,14 @@ def test_other_messages_without_key(deployed: Deployment, status: int) -> None:
 @pytest.mark.parametrize(("said", "passed_on"), [(7, "7"), (1.2, "2"), (0.1, "1")])
 def test_retry_after_of_the_provider(deployed: Deployment, said: float, passed_on: str) -> None:
     """A rate limit is passed on with the provider's own `Retry-After`, in whole seconds that are not too few."""
-    answer = refusing(deployed, 429, stream=True, key=PROVIDER_KEY, retry_after=said)
+    answer = refusing(deployed, 429, stream=False, key=PROVIDER_KEY, retry_after=said)
 
     assert (answer.status_code, answer.headers["Retry-After"]) == (429, passed_on)
 
 
 def test_a_thread_that_the_provider_holds(deployed: Deployment) -> None:
     """The provider's own 409 is that of a busy thread: it can be tried again."""
-    answer = refusing(deployed, 409, stream=True, key=PROVIDER_KEY)
+    answer = refusing(deployed, 409, stream=False, key=PROVIDER_KEY)
 
     assert (answer.status_code, answer.json()["name"]) == (409, "Conflict")
     assert int(answer.headers["Retry-After"]) >= 1
