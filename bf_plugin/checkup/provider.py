@@ -11,6 +11,8 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from urllib.parse import quote
 
+from pydantic import SecretStr
+
 from bf_plugin.checkup.asking import Answer, Asker
 from bf_plugin.checkup.finding import Finding, failed, ok, shown, skipped
 from bf_plugin.engines.openai.clients import DEFAULT_BASE_URL
@@ -52,11 +54,10 @@ def operator_keys(settings: Settings) -> list[OperatorKey]:
     """Return the provider keys that are configured, each once."""
     keys: dict[str, OperatorKey] = {}
 
-    def note(secret: object, source: str, models: dict[str, str | None]) -> None:
-        value = getattr(secret, "get_secret_value", str)()
-        if not value:
+    def note(secret: SecretStr | None, source: str, models: dict[str, str | None]) -> None:
+        if not secret:
             return
-        key = keys.setdefault(value, OperatorKey(value))
+        key = keys.setdefault(secret.get_secret_value(), OperatorKey(secret.get_secret_value()))
         key.sources.add(source)
         for setting, model in models.items():
             if model:
@@ -91,7 +92,8 @@ def _reach(asker: Asker, place: str) -> Finding:
     if responses.status in _ABSENT:
         advice = "correct BF_OPENAI_BASE_URL: its path is often /v1. Servers that only have chat completions do not do"
         return failed("provider", f"{place} has no /responses ({responses.status})", advice)
-    return ok("provider", f"{place} answers, and has responses")
+    tells = responses.status not in (None, 401, 403)
+    return ok("provider", f"{place} answers" + (", and has responses" if tells else ""))
 
 
 def _unwell(answer: Answer) -> str | None:
