@@ -304,5 +304,6 @@ _ADVICE = {
     "locked": "another program keeps a write transaction open on it; end that program",
     "readonly": "make the file and its folder writable for this user, or set BF_DATABASE_URL",
     "disk I/O": "its disk is failing or full",
+    "not a database": "another program's file lies there: correct BF_DATABASE_URL",
     "malformed": "restore it from a backup, or move it away to start afresh",
 }

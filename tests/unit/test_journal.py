@@ -436,7 +436,7 @@ def test_the_key_beside_the_database_is_private(path: Path) -> None:
 
 def test_a_locked_database_is_an_error_with_advice(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A writer that never ends is named, and later writes work."""
-    monkeypatch.setattr("bf_plugin.journal.sqlite._BUSY_MS", 50)
+    monkeypatch.setattr("bf_plugin.journal.sqlite._BUSY", 0.05)
     journal = open_journal(f"sqlite:///{path}", [KEY])
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
