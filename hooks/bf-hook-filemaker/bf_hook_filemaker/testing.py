@@ -324,6 +324,7 @@ class _Server(ThreadingHTTPServer):
 def _handler(server: FakeServer) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True  # head and body go out one after the other
         timeout = 30
 
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name of the base class
