@@ -216,7 +216,7 @@ def read(section: Mapping[str, Any]) -> Section:
     try:
         return Section.model_validate(dict(section))
     except ValidationError as error:
-        found = error.errors(include_url=False, include_input=False, include_context=False)
+        found = error.errors(include_url=False)
         raise ConfigurationError("; ".join(_problem(each["loc"], each["msg"]) for each in found)) from None
 
 

@@ -48,7 +48,7 @@ MESSAGES = {
 _STATUS = {0: 200, 10: 400, 212: 401, 952: 401, 960: 400}
 """HTTP statuses by code; FileMaker's own errors come with 500."""
 
-Fault = Literal["html", "cut", "cut_body", "not_json", "drip", "large", "ends_sessions"]
+Fault = Literal["html", "not_found", "cut", "cut_body", "not_json", "drip", "large", "ends_sessions"]
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,7 @@ class Received:
 
 
 Reply = tuple[int, dict[str, str], bytes]
+_NOT_FOUND: Reply = (404, {"Content-Type": "text/html"}, b"<html>Not Found</html>")
 Script = Callable[[str], "str | Ended | None"]
 
 
@@ -186,7 +187,7 @@ class FakeFileMaker(FakeServer):
         """Return what the Data API answers."""
         parts = [unquote(part) for part in urlsplit(request.path).path.split("/")[1:]]
         if parts[:2] != ["fmi", "data"] or parts[2:3] not in (["v1"], ["v2"], ["vLatest"]) or len(parts) < 6:
-            return 404, {"Content-Type": "text/html"}, b"<html>Not Found</html>"
+            return _NOT_FOUND
         if request.method != "DELETE" and request.headers.get("Content-Type") != "application/json":
             return 415, {"Content-Type": "text/html"}, b"<html>Unsupported Media Type</html>"
         if parts[4] != self.database:
@@ -229,7 +230,7 @@ class FakeFileMaker(FakeServer):
             names = self.scripts if rest == ["scripts"] else self.layouts
             return _answer(0, **{rest[0]: [{"name": name} for name in names]})
         if len(rest) < 3 or rest[0] != "layouts":
-            return 404, {"Content-Type": "text/html"}, b"<html>Not Found</html>"
+            return _NOT_FOUND
         if rest[1] not in self.layouts:
             return _answer(105)
         if rest[2] == "script" and len(rest) == 4:
@@ -239,7 +240,7 @@ class FakeFileMaker(FakeServer):
             return self._run(rest[3], parameters.get("script.param", [""])[0])
         if rest[2:] == ["_find"] and request.method == "POST":
             return self._find(rest[1], request.json())
-        return 404, {"Content-Type": "text/html"}, b"<html>Not Found</html>"
+        return _NOT_FOUND
 
     def _find(self, layout: str, body: Mapping[str, Any]) -> Reply:
         """Search by `*` (anything) or the whole value, then run the script; without a record none is run (a guess)."""
@@ -304,7 +305,7 @@ class FakeCallback(FakeServer):
     def reply(self, request: Received) -> Reply:
         """Return what the hook says."""
         if not request.path.startswith("/api") or request.method != "POST":
-            return 404, {"Content-Type": "text/html"}, b"<html>Not Found</html>"
+            return _NOT_FOUND
         if request.headers.get(self._header) != self.key:
             return 401, {"Content-Type": "application/json"}, b'{"message": "wrong key"}'
         said = self._hook(request.json())
@@ -372,6 +373,8 @@ def _broken(fault: Fault | None) -> Reply | None:
     """Return what is answered instead; the other faults are about how an answer is sent, or not."""
     if fault == "html":
         return 503, {"Content-Type": "text/html"}, b"<html>Service Unavailable</html>"
+    if fault == "not_found":
+        return _NOT_FOUND
     if fault == "large":
         return 200, {"Content-Type": "application/json"}, b'{"response": "' + b"x" * 1_000_000 + b'"}'
     if fault == "not_json":

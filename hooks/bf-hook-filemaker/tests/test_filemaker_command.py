@@ -77,8 +77,10 @@ def test_settings_that_cannot_work(command: Callable[..., Result], section: Sect
 
 
 def test_all_that_is_named_is_there(command: Callable[..., Result], section: Sections, server: FakeFileMaker) -> None:
-    """Nothing is run, and a callback is left in peace."""
+    """On the connection that the tool is for. Nothing is run, and a callback is left in peace."""
     settings = section(connection={"apps": ["a"]})
+    settings["tools"]["find_order"]["connection"] = "sales"
+    settings["connections"]["empty"] = server.connection(apps=["c"])
     with FakeCallback(lambda _: "x") as app:
         settings["connections"]["app"] = app.connection(apps=["b"])
         done = command("check", settings)
@@ -89,10 +91,12 @@ def test_all_that_is_named_is_there(command: Callable[..., Result], section: Sec
             "ok       connections.sales: the account logs in",
             "ok       tools.find_order.script: 'find order' is in sales",
             "ok       tools.find_order.layout: 'API' is in sales",
+            "ok       connections.empty: the account logs in",
             "skipped  connections.app: is not asked, a question would run its hook",
         ],
     )
     assert [request.path for request in server.requests if "/script/" in request.path] == []
+    assert server.sessions == []
 
 
 def test_what_is_not_there_is_named(command: Callable[..., Result], section: Sections) -> None:

@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from bf_plugin import ToolResult
+from bf_plugin.items import FunctionTool
 from bf_plugin.testing import new_call, new_draft, new_run
 
 Sections = Callable[..., dict[str, Any]]
@@ -329,6 +330,17 @@ def test_how_tools_want_to_be_called(section: Sections) -> None:
         "find_order": (25.0, True),
         "slow": (125.0, False),
     }
+
+
+def test_what_is_offered(section: Sections) -> None:
+    """To the apps of the connection only, and not beside a tool of this name that the caller brought."""
+    plugin = FileMaker(read(section(connection={"apps": ["portal"]})))
+    listed: FunctionTool = {"type": "function", "name": "find_order", "parameters": {}}
+    drafts = [new_draft(app="portal"), new_draft(app="other"), new_draft(app="portal", tools=[listed])]
+    for draft in drafts:
+        plugin.before_run(draft)
+    assert [len(draft.tools) for draft in drafts] == [1, 0, 1]
+    assert drafts[2].tools == [listed]
 
 
 def test_what_plugins_do_to_a_definition_stays_in_its_run(section: Sections) -> None:

@@ -168,7 +168,8 @@ def test_failures_of_the_server(scripted: Scripted, section: Sections, server: F
     expected = {
         "cut": "the connection broke before the answer came",
         "cut_body": "the connection broke before the answer came",
-        "html": "HTTP status 503",
+        "html": f"HTTP status 503 and not as the FileMaker Data API does. {IN_DOUBT}",
+        "not_found": f"HTTP status 404 and not as the FileMaker Data API does. {CONFIGURATION}",
         "not_json": "HTTP status 200 and not as the FileMaker Data API",
         "large": "more than the 262144 bytes allowed",
         "drip": "no answer came within 2 seconds",
@@ -230,6 +231,28 @@ def test_a_session_that_has_ended_is_renewed(scripted: Scripted, section: Sectio
         "sessions",
         "sessions",
     ]
+
+
+def test_a_script_knows_a_call_that_comes_again(
+    scripted: Scripted, section: Sections, server: FakeFileMaker, held: Any
+) -> None:
+    """After a restart in mid-call the tool is called again, as it is idempotent, with the same key."""
+    keys: list[str] = []
+
+    def book(parameter: str) -> str:
+        keys.append(json.loads(parameter)["idempotencyKey"])
+        return str(held(parameter)) if len(keys) == 1 else "booked"
+
+    server.scripts["find order"] = book
+    settings = section(idempotent=True)
+    deployed = scripted([call("find_order", {"number": 1001})], "Done.", sections={"filemaker": settings})
+    run = deployed.start("Hi")
+    held.wait_started()
+    deployed.restart()
+    assert_events(deployed.events(run), "threadInfo function_call delta+ end", text="Done.")
+    assert told(deployed) == "booked"
+    assert len(keys) == 2
+    assert len(set(keys)) == 1
 
 
 def test_sessions_are_ended_with_the_gateway(scripted: Scripted, section: Sections, server: FakeFileMaker) -> None:

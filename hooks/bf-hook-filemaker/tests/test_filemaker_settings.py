@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from bf_hook_filemaker import create
 from bf_hook_filemaker.settings import Section, read
+from pydantic import ValidationError
 
 from bf_plugin import ConfigurationError, PluginContext
 
@@ -154,8 +155,11 @@ def test_a_password_from_a_file(tmp_path: Path) -> None:
 
 
 def test_secrets_do_not_show() -> None:
-    """Not in what Python prints of the settings."""
+    """Not in what Python prints of the settings, nor of what is wrong with them."""
     assert "open sesame" not in repr(read(section()))
+    with pytest.raises(ValidationError) as caught:
+        Section.model_validate(section(connection={"account": None, "pasword": "open sesame"}))
+    assert "open sesame" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
