@@ -20,6 +20,7 @@ import json
 import secrets
 import socket
 import ssl
+import sys
 import threading
 import time
 from collections import Counter
@@ -236,7 +237,7 @@ class FakeFileMaker(FakeServer):
         if rest[2] == "script" and len(rest) == 4:
             if request.method != "GET":
                 return 405, {"Content-Type": "text/html"}, b"<html>Method Not Allowed</html>"
-            parameters = parse_qs(urlsplit(request.path).query, keep_blank_values=True, strict_parsing=True)
+            parameters = parse_qs(urlsplit(request.path).query, keep_blank_values=True)
             return self._run(rest[3], parameters.get("script.param", [""])[0])
         if rest[2:] == ["_find"] and request.method == "POST":
             return self._find(rest[1], request.json())
@@ -319,7 +320,9 @@ class _Server(ThreadingHTTPServer):
     request_queue_size = 64
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing of clients that went away, or refused the certificate."""
+        """Say nothing of clients that went away, or refused the certificate; print the traceback of a script."""
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handle_error(request, client_address)
 
 
 def _handler(server: FakeServer) -> type[BaseHTTPRequestHandler]:
