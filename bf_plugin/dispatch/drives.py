@@ -124,21 +124,23 @@ class Drives:
             return
         if record is not None and (record.state != "queued" or record.outcome is not None):
             log.warning("taken over from a process that is gone or does not answer")
-            self._loop.call(self._start, record, True)
+            self._loop.call(self._start, record)
 
     # on the loop
 
-    def _start(self, record: RunRecord, resumed: bool = False) -> None:
-        if record.id in self._drives:
-            return None  # a queued run can be stopped and promoted at once
+    def _start(self, record: RunRecord) -> None:
+        if (former := self._drives.get(record.id)) is not None:
+            if former.epoch >= record.epoch:
+                return None  # a queued run can be stopped and promoted at once
+            self._tasks[record.id].cancel()  # it was taken from us, and came back before its driver knew
         if self._closed:
             return self._ended(record.id)
         ticket = self._tickets.setdefault(record.id, _answered_elsewhere())
         self._apps.setdefault(record.id, record.app)
-        if resumed or not record.spec.channels:
+        if record.epoch > 1 or not record.spec.channels:
             ticket.release()
         try:
-            drive = Drive(record, self._parts, ticket=ticket, promoted=self._promote, resumed=resumed)
+            drive = Drive(record, self._parts, ticket=ticket, promoted=self._promote)
         except Exception as error:
             self._log.bind(run_id=record.id).error("cannot be driven: %s", error, error=error)
             ticket.fail(refusal(error, operator_key=False))
@@ -148,8 +150,12 @@ class Drives:
         self._drives[record.id] = drive
         task = asyncio.get_running_loop().create_task(drive.run())
         self._tasks[record.id] = task
-        task.add_done_callback(lambda _: self._ended(record.id))
+        task.add_done_callback(lambda _: self._driven(record.id, task))
         return None
+
+    def _driven(self, run_id: str, task: asyncio.Task[None]) -> None:
+        if self._tasks.get(run_id) is task:
+            self._ended(run_id)
 
     def _release_soon(self, ticket: Ticket) -> None:
         asyncio.get_running_loop().call_later(_RELEASE_PATIENCE, ticket.release)

@@ -228,6 +228,46 @@ def test_a_run_that_cannot_be_read_does_not_keep_the_others(boot: Callable[..., 
     eventually(lambda: process.state(fine) == "ended")
 
 
+@pytest.mark.parametrize("channels", [["c"], []], ids=["streaming", "polling"])
+def test_a_run_that_comes_back(boot: Callable[..., Process], channels: list[str]) -> None:
+    """It was taken from this process by another one, which died at once: its former driver makes room for a new one."""
+    reached = threading.Event()
+
+    async def stand_still() -> None:
+        reached.set()
+        await asyncio.get_running_loop().create_future()
+
+    process = boot(ScriptedEngine([stand_still, "text"]))
+    record, ticket = process.start(channels=channels)
+    ticket.wait_accepted(5)
+    assert reached.wait(5)
+    assert process.journal.runs.adopt(record.id, 1, "1-1-dead").result(5) is not None
+
+    process.dispatcher.start()
+
+    assert ticket.ended.result(10).status == "completed"
+    eventually(lambda: process.state(record) == "ended")
+    eventually(lambda: process.dispatcher.active() == 0)
+
+
+def test_a_run_taken_over_before_its_first_response(boot: Callable[..., Process]) -> None:
+    """Whoever sees it first in the journal, it is gone on with, not begun afresh."""
+    process = boot(ScriptedEngine(["text"]))
+    dead = process.record(owner="1-1-dead")
+    opening = process.journal.steps.open(
+        dead.id, 1, 1, thread_id=dead.thread_id, engine_key="mine", fresh=dead.spec.messages
+    )
+    opening.result(5)
+    adopted = process.journal.runs.adopt(dead.id, 1, process.dispatcher.owner).result(5)
+    assert adopted is not None
+    assert adopted.state == "starting"
+
+    process.dispatcher.start()
+
+    process.gateway.wait_for_end()
+    assert process.gateway.types() == ["threadInfo", "delta", "end"]
+
+
 def test_runs_of_a_living_process_are_left(boot: Callable[..., Process]) -> None:
     """Two mounts of one process, or two processes, may share a database."""
     first, second = boot(), boot()

@@ -94,9 +94,7 @@ class World:
         creating = self.journal.runs.create(record, new_thread=thread_id is None, enqueue=enqueue, timeout=timeout)
         return creating.result(10)
 
-    def drive(
-        self, record: RunRecord, engine: ScriptedEngine, *, resumed: bool = False, answered: bool = True
-    ) -> tuple[Drive, Ticket]:
+    def drive(self, record: RunRecord, engine: ScriptedEngine, *, answered: bool = True) -> tuple[Drive, Ticket]:
         """Return a driver for a run on record, whose start is `answered` already, so that events may go."""
         manager = new_manager()
         for number, plugin in enumerate(self.plugins):
@@ -109,7 +107,7 @@ class World:
             messenger=lambda record: self.gateway,
         )
         ticket = Ticket()
-        drive = Drive(record, parts, ticket=ticket, promoted=self.promoted.append, resumed=resumed)
+        drive = Drive(record, parts, ticket=ticket, promoted=self.promoted.append)
         if answered:
             ticket.wait_accepted(0)
             drive.release()
@@ -466,7 +464,7 @@ def test_a_crashed_run_goes_on(world: World) -> None:
     record = world.run(engine)
     _crash(world, record, engine, gate)
 
-    asyncio.run(world.drive(_adopt(world, record), engine, resumed=True)[0].run())
+    asyncio.run(world.drive(_adopt(world, record), engine)[0].run())
 
     _check_whole(world, "so far, so good")
     assert engine.resumed[0][1].texts == {(0, 0): "so far"}
@@ -482,7 +480,7 @@ def test_a_lost_response_is_asked_for_again_if_nothing_was_sent(world: World) ->
     _crash(world, record, engine, gate)
     engine.responses.clear()
 
-    asyncio.run(world.drive(_adopt(world, record), engine, resumed=True)[0].run())
+    asyncio.run(world.drive(_adopt(world, record), engine)[0].run())
 
     _check_whole(world, "second try")
     assert [_short(item) for item in engine.requests[1].new] == ["user: hello"]
@@ -497,7 +495,7 @@ def test_a_lost_response_that_was_seen_fails_the_run(world: World) -> None:
     _crash(world, record, engine, gate)
     engine.responses.clear()
 
-    asyncio.run(world.drive(_adopt(world, record), engine, resumed=True)[0].run())
+    asyncio.run(world.drive(_adopt(world, record), engine)[0].run())
 
     _check_whole(world, "so far")
     assert world.gateway.events[-2]["error"]["code"] == "provider_lost_response"
@@ -514,7 +512,7 @@ def test_a_run_is_given_up_after_too_many_takeovers(world: World) -> None:
     for _ in range(4):
         record = _adopt(world, record)
 
-    asyncio.run(world.drive(record, engine, resumed=True)[0].run())
+    asyncio.run(world.drive(record, engine)[0].run())
 
     assert world.gateway.events[-2]["error"]["code"] == "too_many_takeovers"
     _check_whole(world, "so far")
@@ -555,7 +553,7 @@ def test_a_started_tool_after_a_crash(world: World, idempotent: bool, runs: int)
 
     asyncio.run(scenario())
 
-    asyncio.run(world.drive(_adopt(world, record), engine, resumed=True)[0].run())
+    asyncio.run(world.drive(_adopt(world, record), engine)[0].run())
 
     outputs = [item["output"] for item in engine.requests[1].new if item["type"] == "function_output"]
     assert outputs[0] == "seen"
@@ -575,7 +573,7 @@ def test_plugins_are_told_of_the_end_after_a_crash(world: World) -> None:
     assert [run_id for run_id, _, _ in world.journal.runs.under_way()] == [record.id]
     sent = list(world.gateway.bodies)
 
-    asyncio.run(world.drive(_adopt(world, record), engine, resumed=True)[0].run())
+    asyncio.run(world.drive(_adopt(world, record), engine)[0].run())
 
     assert [(outcome.status, outcome.text) for outcome in world.recorder.outcomes] == [("completed", "text")] * 2
     assert world.gateway.bodies == sent
@@ -606,7 +604,7 @@ def test_hooks_are_shown_the_text_again(world: World) -> None:
     record = world.run(engine)
     _crash(world, record, engine, gate)
 
-    asyncio.run(world.drive(_adopt(world, record), engine, resumed=True)[0].run())
+    asyncio.run(world.drive(_adopt(world, record), engine)[0].run())
 
     assert plugin.replays == 1
     _check_whole(world, "SO FAR, SO GOOD")
@@ -626,7 +624,7 @@ def test_a_hook_that_cannot_be_replayed_ends_the_run(world: World) -> None:
     record = world.run(engine)
     _crash(world, record, engine, gate)
 
-    asyncio.run(world.drive(_adopt(world, record), engine, resumed=True)[0].run())
+    asyncio.run(world.drive(_adopt(world, record), engine)[0].run())
 
     assert world.gateway.events[-2]["error"]["code"] == "hook_not_replayable"
 
@@ -641,7 +639,7 @@ def test_a_crashed_run_that_was_ending_keeps_its_outcome(world: World) -> None:
     adopted = world.journal.runs.adopt(record.id, 1, "other").result(5)
     assert adopted is not None
 
-    asyncio.run(world.drive(adopted, engine, resumed=True)[0].run())
+    asyncio.run(world.drive(adopted, engine)[0].run())
 
     assert world.gateway.types()[-1] == "end"
     assert world.gateway.events[-1]["finish_reason"] == "cancelled"
