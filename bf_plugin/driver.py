@@ -255,7 +255,10 @@ class Drive:
             finish_reason="expired",
             error={"message": message, "code": "run_expired", "details": None},
         )
-        self._interrupt(Decided((await self._closing.decide(ending)).as_decision()))
+        try:
+            self._interrupt(Decided((await self._closing.decide(ending)).as_decision()))
+        except Fenced as fault:
+            self._interrupt(fault)
 
     def _new_outbox(self) -> Outbox:
         spec, settings = self._record.spec, self._parts.settings

@@ -56,21 +56,31 @@ class RunStore(Base):
         return self.write(job, record.id)
 
     def decide(
-        self, run_id: str, outcome: str, finish_reason: str, error: Mapping[str, Any] | None = None
+        self,
+        run_id: str,
+        outcome: str,
+        finish_reason: str,
+        error: Mapping[str, Any] | None = None,
+        *,
+        epoch: int | None = None,
     ) -> Future[Decision]:
         """Give a run its outcome, if it has none yet: the one statement that ends a run.
 
-        Who loses reads the outcome that won and obeys. A queued run stays queued, so that it never holds its thread.
+        Who loses reads the outcome that won and obeys. A queued run stays queued, so that it never holds its thread. A
+        driver says its `epoch`: raises Fenced when the run is another's to end.
         """
         sealed = None if error is None else self.vault.seal(dict(error))
 
         def job(connection: Connection) -> Decision:
             state = case((runs.c.state == "queued", "queued"), else_="ending")
             change = {"outcome": outcome, "finish_reason": finish_reason, "error_sealed": sealed, "state": state}
-            undecided = update(runs).where(runs.c.id == run_id, runs.c.outcome.is_(None))
+            mine = () if epoch is None else (runs.c.epoch == epoch,)
+            undecided = update(runs).where(runs.c.id == run_id, runs.c.outcome.is_(None), *mine)
             if connection.execute(undecided.values(**change)).rowcount == 1:
                 signal_driver(connection, run_id)
                 return Decision(won=True, outcome=outcome, finish_reason=finish_reason, error=error)
+            if epoch is not None:
+                fence(connection, run_id, epoch)
             row = outcome_of(connection, run_id)
             return Decision(won=False, error=self.vault.open(row.error_sealed), **_named(row))
 

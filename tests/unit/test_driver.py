@@ -674,6 +674,36 @@ def test_a_driver_that_lost_its_run_says_nothing(world: World) -> None:
     assert world.now(record).outcome is None
 
 
+def test_a_driver_that_lost_its_run_does_not_end_it(world: World) -> None:
+    """Its last message is refused after another driver has the run: that is not the run's failure."""
+    record = world.run(ScriptedEngine())
+
+    async def lose_it() -> None:
+        if "delta" in world.gateway.types():
+            world.journal.runs.adopt(record.id, 1, "other").result(5)
+            raise DeliveryRefused("404")
+
+    world.gateway.answer = lose_it
+    engine = ScriptedEngine(["text", Gate()])
+
+    asyncio.run(asyncio.wait_for(world.drive(record, engine)[0].run(), 10))
+
+    assert world.now(record).outcome is None
+
+
+def test_a_deadline_seen_by_a_driver_that_lost_its_run(world: World) -> None:
+    """The next driver sees the same deadline by itself; the former one goes away."""
+    world.settings = Settings(coalesce_ms=0, run_timeout=0.2)
+    engine = ScriptedEngine(["so far", Gate()])
+    record = world.run(engine)
+    world.journal.runs.adopt(record.id, 1, "other").result(5)
+
+    asyncio.run(asyncio.wait_for(world.drive(record, engine)[0].run(), 10))
+
+    assert world.now(record).outcome is None
+    assert world.gateway.bodies == []
+
+
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     parts=st.lists(st.text(alphabet="ab😀", min_size=1, max_size=4), min_size=1, max_size=8),
@@ -816,9 +846,9 @@ def test_an_end_is_sealed_however_long_the_journal_fails(world: World, monkeypat
     record = world.run(engine)
     decide = world.journal.runs.decide
 
-    def decided(*args: Any) -> Future[Any]:
+    def decided(*args: Any, **options: Any) -> Future[Any]:
         Failing(monkeypatch, world.journal.log, "seal", times=3)
-        return decide(*args)
+        return decide(*args, **options)
 
     monkeypatch.setattr(world.journal.runs, "decide", decided)
 
