@@ -25,8 +25,6 @@ _MESSAGE_TEXT = 65_536
 _SEAL_AGAIN = 1.0
 """Seconds until the journal is tried again with what ends a run."""
 
-_NOWHERE: Place = (0, (0, 0))
-
 
 class Outbox:
     """One run's lane. The driver puts text, events and actions in; `run` is the task that sends them.
@@ -56,7 +54,7 @@ class Outbox:
         self._interval = interval
         self._on_fault = on_fault
         self._pending: deque[Entry] = deque()
-        self._surrogate = ""
+        self._half: tuple[str, Place, int] | None = None
         self._closing = self._over = False
         self._unsent: Sealed | None = None
         self._text_due = 0.0
@@ -72,30 +70,34 @@ class Outbox:
         self._released.set()
 
     def text(self, text: str, place: Place, sequence: int) -> None:
-        """Add text of the provider."""
-        if self._surrogate or not text.isascii():
-            text, self._surrogate = events.split_high_surrogate(self._surrogate + text)
-        last = self._pending[-1] if self._pending else None
-        if isinstance(last, Text) and last.place == place:
-            last.parts.append(text)
-            last.size += len(text)
-            last.sequence = sequence
-        elif text:
-            self._put(Text([text], len(text), place, sequence))
+        """Add text of the provider.
+
+        What ends in half a character waits as a whole for the other half: a cursor may not lie within a delta.
+        """
+        if self._half is not None:
+            half, self._half = self._half, None
+            if half[1] == place:
+                text = half[0] + text
+            else:
+                self._add(*half)
+        if "\ud800" <= text[-1:] <= "\udbff":
+            self._half = (text, place, sequence)
+        else:
+            self._add(text, place, sequence)
 
     def event(self, event: Mapping[str, Any]) -> None:
         """Add an event; text before it goes first, at once."""
-        self._flush_surrogate()
+        self._put_half()
         self._put(Event(event))
 
     def action(self, action: Mapping[str, Any]) -> None:
         """Add a bare action, which has no seq."""
-        self._flush_surrogate()
+        self._put_half()
         self._put(Action(action))
 
     async def finish(self) -> None:
         """Let held text go; return when all is accepted."""
-        self._flush_surrogate()
+        self._put_half()
         self._put(Final())
         await self.flush()
 
@@ -106,7 +108,7 @@ class Outbox:
     def discard(self) -> None:
         """Drop what is not sealed yet: the run has its outcome, only its end may follow."""
         self._pending.clear()
-        self._surrogate = ""
+        self._half = None
         self._closing = True
 
     def restore(self, rows: Sequence[Sealed]) -> None:
@@ -226,7 +228,16 @@ class Outbox:
             self._sleeping = False
             self._wake.set()
 
-    def _flush_surrogate(self) -> None:
-        if self._surrogate:
-            lone, self._surrogate = self._surrogate, ""
-            self._put(Text([lone], 1, _NOWHERE, -1))
+    def _add(self, text: str, place: Place, sequence: int) -> None:
+        last = self._pending[-1] if self._pending else None
+        if isinstance(last, Text) and last.place == place:
+            last.parts.append(text)
+            last.size += len(text)
+            last.sequence = sequence
+        elif text:
+            self._put(Text([text], len(text), place, sequence))
+
+    def _put_half(self) -> None:
+        if self._half is not None:
+            half, self._half = self._half, None
+            self._add(*half)
