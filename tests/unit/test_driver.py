@@ -21,7 +21,7 @@ from bf_plugin.items import text_message
 from bf_plugin.journal import Journal, RunRecord, open_journal
 from bf_plugin.messengers.port import Destination
 from bf_plugin.settings import Settings
-from bf_plugin.testing.engine import ScriptedEngine, call
+from bf_plugin.testing.engine import ScriptedEngine, ScriptedStream, call
 from bf_plugin.testing.records import a_run
 from bf_plugin.threads import Workers
 from bf_plugin.tickets import Ticket
@@ -501,6 +501,28 @@ def test_a_lost_response_that_was_seen_fails_the_run(world: World) -> None:
     assert world.gateway.events[-2]["error"]["code"] == "provider_lost_response"
     assert world.said(record) == ["user: hello", "assistant: so far"]
     assert world.now(record).state == "ended"
+
+
+class Fading(ScriptedEngine):
+    """An engine whose responses, taken up again, say something and are lost then."""
+
+    async def resume(self, handle: Any, cursor: Any, access: Any) -> ScriptedStream:
+        lost = ProviderError("gone", code="provider_lost_response")
+        return ScriptedStream(handle["response_id"], ["some", lost], Usage(), "stop")
+
+
+def test_a_response_that_is_lost_while_it_is_followed(world: World) -> None:
+    """What it said since the takeover is on its way to the page: it is not asked for again."""
+    gate = Gate()
+    engine = Fading([gate, "never"], ["another answer"])
+    record = world.run(engine)
+    _crash(world, record, engine, gate)
+
+    asyncio.run(world.drive(_adopt(world, record), engine)[0].run())
+
+    _check_whole(world, "some")
+    assert world.gateway.events[-2]["error"]["code"] == "provider_lost_response"
+    assert world.said(record) == ["user: hello", "assistant: some"]
 
 
 def test_a_run_is_given_up_after_too_many_takeovers(world: World) -> None:
