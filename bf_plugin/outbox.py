@@ -12,7 +12,6 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
-from bf_plugin import events
 from bf_plugin.composer import Action, Composer, Entry, Event, Final, Place, Text
 from bf_plugin.delivery import Delivery, DeliveryFailed
 from bf_plugin.errors import Fenced, JournalError

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 
 from bf_plugin.driver import Drive, Parts
@@ -46,7 +45,7 @@ class Drives:
         self._tickets: dict[str, Ticket] = {}
         self._apps: dict[str, str] = {}
         self._unreadable: set[str] = set()
-        self._closed = False
+        self._closed = self._complained = False
         self._log = get_logger(__name__)
 
     def active(self, app: str | None = None) -> int:
@@ -111,20 +110,26 @@ class Drives:
             return
         adopt = self._parts.journal.runs.adopt
         for run_id, adopted in [(run_id, adopt(run_id, epoch, self.owner)) for run_id, epoch in orphans]:
-            self._adopted(run_id, adopted)
-
-    def _adopted(self, run_id: str, adopted: Future[RunRecord | None]) -> None:
-        log = self._log.bind(run_id=run_id)
-        try:
-            record = adopted.result(_ADOPT_PATIENCE)
-        except (JournalError, FutureTimeoutError) as error:
-            log.error("its process is gone, and it cannot be taken over yet: %s", str(error) or "the journal is slow")
-            if isinstance(error, Unreadable):  # after a change of keys, say: it would be so again
+            try:
+                self._adopted(run_id, adopted.result(_ADOPT_PATIENCE))
+            except Unreadable as error:  # after a change of keys, say: it would be so again
+                self._log.bind(run_id=run_id).error("its process is gone, and it cannot be taken over: %s", error)
                 self._unreadable.add(run_id)
-            return
+            except (JournalError, FutureTimeoutError) as error:
+                self._complain(run_id, error)
+
+    def _adopted(self, run_id: str, record: RunRecord | None) -> None:
+        self._complained = False
         if record is not None and (record.state != "queued" or record.outcome is not None):
-            log.warning("taken over from a process that is gone or does not answer")
+            self._log.bind(run_id=run_id).warning("taken over from a process that is gone or does not answer")
             self._loop.call(self._start, record)
+
+    def _complain(self, run_id: str, error: Exception) -> None:
+        """Say that runs cannot be taken over, once for as long as that lasts: it is tried every now and then."""
+        if not self._complained:
+            reason = str(error) or "the journal is slow"
+            self._log.bind(run_id=run_id).error("its process is gone, and it cannot be taken over yet: %s", reason)
+        self._complained = True
 
     # on the loop
 

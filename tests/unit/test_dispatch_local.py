@@ -6,6 +6,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from bf_plugin.dispatch.local import LocalDispatcher
 from bf_plugin.dispatch.owner import Owner
 from bf_plugin.driver import Parts
 from bf_plugin.engines.port import Engine
-from bf_plugin.errors import ProviderError, RequestError
+from bf_plugin.errors import JournalError, ProviderError, RequestError
 from bf_plugin.hookcalls import HookCalls
 from bf_plugin.hookguards import new_manager
 from bf_plugin.journal import Journal, RunRecord, open_journal
@@ -266,6 +267,32 @@ def test_a_run_taken_over_before_its_first_response(boot: Callable[..., Process]
 
     process.gateway.wait_for_end()
     assert process.gateway.types() == ["threadInfo", "delta", "end"]
+
+
+def test_a_journal_that_takes_no_takeover(
+    boot: Callable[..., Process], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """While the disk is full, say: that is said once, not with every try, and the run is taken when there is room."""
+    process = boot(ScriptedEngine(["text"]))
+    dead = process.record(owner="1-1-dead")
+    adopt, tries = process.journal.runs.adopt, 0
+
+    def fail(*args: Any) -> Future[Any]:
+        nonlocal tries
+        tries += 1
+        if tries > 3:
+            return adopt(*args)
+        failed: Future[Any] = Future()
+        failed.set_exception(JournalError("the disk is full; free space"))
+        return failed
+
+    monkeypatch.setattr(process.journal.runs, "adopt", fail)
+
+    process.dispatcher.start()
+
+    eventually(lambda: process.state(dead) == "ended")
+    assert tries == 4
+    assert caplog.text.count("cannot be taken over yet: the disk is full; free space") == 1
 
 
 def test_runs_of_a_living_process_are_left(boot: Callable[..., Process]) -> None:
