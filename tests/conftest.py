@@ -45,10 +45,3 @@ def postgres_url(postgres: Any) -> str:
     with psycopg.connect(postgres.get_uri(), autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE {name}")
     return str(postgres.get_uri(database=name))
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let tests with browsers and killed processes have another look: on a busy machine a page may be late."""
-    for item in items:
-        if "test_chromium" in item.nodeid or "tests/chaos/" in item.nodeid:
-            item.add_marker(pytest.mark.flaky(reruns=2))
