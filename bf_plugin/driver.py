@@ -23,6 +23,7 @@ from bf_plugin.journal.steps import CallRecord
 from bf_plugin.logs import get_logger
 from bf_plugin.messengers.port import Messenger
 from bf_plugin.outbox import Outbox
+from bf_plugin.pace import Pace
 from bf_plugin.settings import Settings
 from bf_plugin.steps import StepRunner
 from bf_plugin.tickets import Ticket
@@ -43,6 +44,7 @@ class Parts:
     journal: Journal
     hooks: HookCalls
     settings: Settings
+    pace: Pace
     engine: Callable[[str], Engine | None]
     messenger: Callable[[RunRecord], Messenger | None]
 
@@ -261,18 +263,15 @@ class Drive:
             self._interrupt(fault)
 
     def _new_outbox(self) -> Outbox:
-        spec, settings = self._record.spec, self._parts.settings
+        spec = self._record.spec
         delivery = None
         if spec.channels and (messenger := self._parts.messenger(self._record)) is not None:
             delivery = Delivery(messenger, self._record.destination())
-        joined = settings.coalesce_ms / 1000 if spec.channels else _POLLED_INTERVAL
         return Outbox(
-            run_id=self._record.id,
-            epoch=self._record.epoch,
             composer=self._composer,
-            log=self._parts.journal.log,
+            log=self._parts.journal.log.of(self._record.id, self._record.epoch),
             delivery=delivery,
-            interval=lambda: joined,
+            pace=self._parts.pace if spec.channels else Pace(_POLLED_INTERVAL),
             on_fault=self._interrupt,
         )
 

@@ -5,6 +5,7 @@ BFError
 │   └── RunRejected        raised by a `before_run` hook
 ├── ProviderError          the model provider refused or failed
 ├── PluginError            a plugin raised, or could not be loaded
+├── ContextError           a plugin used its store or the loop where it cannot
 ├── StopRun                raised by a hook to end the run
 ├── DeliveryError
 │   ├── DeliveryRetry      in doubt or for now: the same bytes are sent again
@@ -113,6 +114,10 @@ class PluginError(BFError):
     def __init__(self, plugin: str, message: str) -> None:
         super().__init__(f"plugin {plugin}: {message}")
         self.plugin = plugin
+
+
+class ContextError(BFError):
+    """A plugin used `store` or `run_async` of its context where that cannot work; the message says what to do."""
 
 
 class StopRun(BFError):

@@ -62,7 +62,7 @@ class HookCalls:
         """Call `on_delta` where its plugins want it: on the loop, or in a worker. Raises as `on_delta`."""
         if self.delta_in_thread:
             change = functools.partial(self.on_delta, run, delta)
-            await self._in_worker(Trail(run.id, run.request_id), self._patience, change)
+            await self._in_worker(Trail(run.id, run.request_id, run.app), self._patience, change)
         else:
             self.on_delta(run, delta)
 
@@ -71,7 +71,7 @@ class HookCalls:
 
         Takes `call.timeout` seconds at most, time in the queue for a thread included. Raises StopRun.
         """
-        trail = Trail(run.id, run.request_id)
+        trail = Trail(run.id, run.request_id, run.app)
         try:
             return await self._answer(trail, run, call)
         except Overdue as error:
@@ -131,7 +131,7 @@ class HookCalls:
 
     def _tell(self, hook: str, run: Run, tell: Callable[[], object]) -> Coroutine[Any, Any, None]:
         """Start to tell, in a worker; return what waits for the end of it."""
-        trail = Trail(run.id, run.request_id)
+        trail = Trail(run.id, run.request_id, run.app)
         return self._heard(hook, trail, self._submit(trail, tell))
 
     async def _heard(self, hook: str, trail: Trail, future: Future[object]) -> None:
@@ -145,7 +145,7 @@ class HookCalls:
 
     def _submit(self, trail: Trail, job: Callable[[], T]) -> Future[T]:
         try:
-            return self._workers.submit(_followed, trail, job)
+            return self._workers.submit(_followed, trail, job, owner=trail.app)
         except RuntimeError as error:  # the pool is closed
             refused: Future[T] = Future()
             refused.set_exception(Overdue("none", f"not called: {error}", begun=False))

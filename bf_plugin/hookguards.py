@@ -35,6 +35,7 @@ class Trail:
 
     run_id: str
     request_id: str
+    app: str
     plugin: str = "unknown"
 
     def log(self, log: RunLogger) -> RunLogger:
@@ -185,11 +186,13 @@ class Edge:
         if error is None:
             self._check()
             return False
-        if not isinstance(error, (Exception, SystemExit)) or isinstance(error, PluginError):
+        if not isinstance(error, (Exception, SystemExit)):
             return False
         if self.hook in _FORGIVING:
             self._log(error)
             return True
+        if isinstance(error, PluginError):
+            return False
         if not self._is_signal(error):
             raise PluginError(self.name, f"{self.hook} raised {type(error).__name__}") from error
         return False

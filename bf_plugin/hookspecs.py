@@ -48,10 +48,10 @@ def before_run(run: RunDraft) -> None:
 
     *Example*::
 
-        from bf_plugin import RunRejected, hookimpl
+        from bf_plugin import RunDraft, RunRejected, hookimpl
 
         @hookimpl
-        def before_run(run):
+        def before_run(run: RunDraft) -> None:
             if run.app == "trial" and run.model != "small":
                 raise RunRejected(403, "the trial has the small model only")
             run.instructions = f"{run.instructions or ''}\\nAnswer briefly.".strip()
@@ -75,13 +75,14 @@ def on_delta(run: Run, delta: Delta) -> None:
 
     *Example*::
 
-        from bf_plugin import hookimpl
+        from bf_plugin import Delta, Run, hookimpl
 
         @hookimpl
-        def on_delta(run, delta):
-            text = run.scratch.pop("held", "") + delta.text
-            if text.endswith("-") and not delta.final:
-                text, run.scratch["held"] = text[:-1], "-"
+        def on_delta(run: Run, delta: Delta) -> None:
+            text = run.scratch.pop("dashes.held", "") + delta.text
+            single = (len(text) - len(text.rstrip("-"))) % 2  # the last of an odd number may get its partner yet
+            if single and not delta.final:
+                text, run.scratch["dashes.held"] = text[:-1], "-"
             delta.text = text.replace("--", "\\u2013")
     """
 
@@ -104,10 +105,10 @@ def on_tool_call(run: Run, call: ToolCall) -> object:
 
     *Example*::
 
-        from bf_plugin import hookimpl
+        from bf_plugin import Run, ToolCall, hookimpl
 
         @hookimpl
-        def on_tool_call(run, call):
+        def on_tool_call(run: Run, call: ToolCall) -> object:
             if call.name == "add":
                 return {"sum": call.arguments["a"] + call.arguments["b"]}
             return None
@@ -131,12 +132,12 @@ def on_end(run: Run, outcome: Outcome) -> None:
 
         import collections
 
-        from bf_plugin import hookimpl
+        from bf_plugin import Outcome, Run, hookimpl
 
         tokens = collections.Counter()
 
         @hookimpl
-        def on_end(run, outcome):
+        def on_end(run: Run, outcome: Outcome) -> None:
             tokens[run.app] += outcome.usage.total_tokens
     """
 
@@ -156,12 +157,13 @@ def on_stop(run: Run, reason: StopReason) -> None:
 
     *Example*::
 
-        from bf_plugin import hookimpl
+        from bf_plugin import Run, hookimpl
+        from bf_plugin.values import StopReason
 
         jobs = {}
 
         @hookimpl
-        def on_stop(run, reason):
+        def on_stop(run: Run, reason: StopReason) -> None:
             for job in jobs.pop(run.id, ()):
                 job.cancel()
     """

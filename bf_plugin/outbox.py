@@ -15,8 +15,9 @@ from typing import Any
 from bf_plugin.composer import Action, Composer, Entry, Event, Final, Place, Text
 from bf_plugin.delivery import Delivery, DeliveryFailed
 from bf_plugin.errors import Fenced, JournalError
-from bf_plugin.journal.log import MessageLog
+from bf_plugin.journal.log import RunLog
 from bf_plugin.journal.records import Decided, Sealed
+from bf_plugin.pace import Pace
 
 _MESSAGE_TEXT = 65_536
 """Characters of text one message may carry, in several deltas; the rest goes with the next."""
@@ -24,43 +25,43 @@ _MESSAGE_TEXT = 65_536
 _SEAL_AGAIN = 1.0
 """Seconds until the journal is tried again with what ends a run."""
 
+_QUIET = 0.1
+"""Seconds without a further message after which one is marked as accepted."""
+
 
 class Outbox:
     """One run's lane. The driver puts text, events and actions in; `run` is the task that sends them.
 
     `on_fault` is told when the lane cannot go on as meant: DeliveryFailed (what follows is sealed, but not sent),
     Decided, Fenced (nothing follows), JournalError, or what an `on_delta` hook raised. What ends a run is sealed,
-    however long the journal fails. `interval` gives the seconds over which text is joined. Without a `delivery` (a
-    polling caller) messages are sealed only.
+    however long the journal fails. `pace` says for how long text is joined. Without a `delivery` (a polling caller)
+    messages are sealed only.
     """
 
     def __init__(
         self,
         *,
-        run_id: str,
-        epoch: int,
         composer: Composer,
-        log: MessageLog,
+        log: RunLog,
         delivery: Delivery | None,
-        interval: Callable[[], float],
+        pace: Pace,
         on_fault: Callable[[Exception], None],
     ) -> None:
         self.composer = composer
-        self._run_id = run_id
-        self._epoch = epoch
         self._log = log
         self._delivery = delivery
-        self._interval = interval
+        self._pace = pace
         self._on_fault = on_fault
         self._pending: deque[Entry] = deque()
         self._half: tuple[str, Place, int] | None = None
         self._closing = self._over = False
         self._unsent: Sealed | None = None
+        self._unmarked: Sealed | None = None
         self._text_due = 0.0
         self._released = asyncio.Event()
-        self._wake = asyncio.Event()
         self._idle = asyncio.Event()
-        self._sleeping = False
+        self._waiter: asyncio.Future[None] | None = None
+        self._marking: asyncio.TimerHandle | None = None
 
     # what the driver does
 
@@ -69,10 +70,12 @@ class Outbox:
         self._released.set()
 
     def text(self, text: str, place: Place, sequence: int) -> None:
-        """Add text of the provider.
+        """Add text of the provider; what comes after `discard` is not said any more.
 
         What ends in half a character waits as a whole for the other half: a cursor may not lie within a delta.
         """
+        if self._closing:
+            return
         if self._half is not None:
             half, self._half = self._half, None
             if half[1] == place:
@@ -136,6 +139,8 @@ class Outbox:
         finally:
             self._over = True
             self._idle.set()
+            if not self.composer.ended:
+                self._mark()
 
     async def _guarded(self, turn: Awaitable[None]) -> bool:
         """Await `turn`; report what it raises. Returns False when nothing may follow."""
@@ -157,15 +162,18 @@ class Outbox:
         if draft.message is None:
             return
         if draft.text:
-            self._text_due = asyncio.get_running_loop().time() + self._interval()
+            self._text_due = asyncio.get_running_loop().time() + self._pace.interval()
         await self._seal(draft.message, closing=closing)
+        self._unmarked = None  # that another message follows it says as much
         self.composer.keep(draft, draft.message)
         await self._send(draft.message)
+        if not draft.numbered:
+            self._mark()  # a page's tool call should not come twice
 
     async def _seal(self, message: Sealed, *, closing: bool) -> None:
         while True:
             try:
-                return await asyncio.wrap_future(self._log.seal(self._run_id, self._epoch, message, closing=closing))
+                return await self._log.seal(message, closing=closing)
             except (Decided, Fenced):
                 raise
             except JournalError as fault:
@@ -180,13 +188,29 @@ class Outbox:
         try:
             await self._delivery.send(message.body)
         except DeliveryFailed:
-            self._settle(message, "undelivered")
+            self._log.settle(message.number, "undelivered")
             raise
-        self._settle(message, "accepted")
+        self._unmarked = message
 
-    def _settle(self, message: Sealed, state: str) -> None:
-        # Not awaited: a lost mark costs one more sending of the same bytes, and the next seal meets the same fault.
-        self._log.settle(self._run_id, self._epoch, message.number, state)
+    def _mark_later(self) -> None:
+        """Mark the last message if nothing follows it for a while; one timer serves many messages."""
+        if self._unmarked is not None and self._marking is None:
+            soon = asyncio.get_running_loop().call_later
+            self._marking = soon(_QUIET, self._mark_if_still, self._unmarked)
+
+    def _mark_if_still(self, last: Sealed) -> None:
+        self._marking = None
+        if self._unmarked is last:
+            self._mark()
+        else:
+            self._mark_later()
+
+    def _mark(self) -> None:
+        """Put on record that the last message was accepted, where no later one has said so."""
+        message, self._unmarked = self._unmarked, None
+        if message is not None:
+            # Not awaited: a lost mark costs one more sending of the same bytes, and the next seal meets the same fault.
+            self._log.settle(message.number, "accepted")
 
     def _take(self) -> list[Entry]:
         """Return what the next message carries: everything that waits, up to a bound on its text."""
@@ -201,31 +225,33 @@ class Outbox:
     async def _due(self) -> None:
         """Return when a message should be made: at once for events, for text when the joining interval is over."""
         loop = asyncio.get_running_loop()
-        while True:
+        while not self._pending or (self._only_text() and loop.time() < self._text_due):
             if self._pending:
-                delay = self._text_due - loop.time() if self._only_text() else 0.0
-                if delay <= 0:
-                    return
-                timer = loop.call_later(delay, self._wake.set)
+                self._pace.on_beat(self._text_due, self._wake)
             else:
-                timer = None
-            self._sleeping = timer is None
-            await self._wake.wait()
-            self._wake.clear()
-            if timer is not None:
-                timer.cancel()
+                self._mark_later()
+            self._waiter = loop.create_future()
+            await self._waiter
+        self._waiter = None
 
     def _only_text(self) -> bool:
         return len(self._pending) == 1 and isinstance(self._pending[0], Text)
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
 
     def _put(self, entry: Entry) -> None:
         if self._over:
             return  # another driver has the run: nobody would take it out
         self._pending.append(entry)
         self._idle.clear()
-        if self._sleeping or not isinstance(entry, Text):
-            self._sleeping = False
-            self._wake.set()
+        if self._waiter is None:
+            return  # the lane is at work and sees it by itself
+        if not self._only_text() or asyncio.get_running_loop().time() >= self._text_due:
+            self._wake()
+        else:
+            self._pace.on_beat(self._text_due, self._wake)
 
     def _add(self, text: str, place: Place, sequence: int) -> None:
         last = self._pending[-1] if self._pending else None

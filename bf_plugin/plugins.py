@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import inspect
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
@@ -12,8 +13,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import pluggy
 
 from bf_plugin import defaults, entrypoints, hookguards
+from bf_plugin.context import PluginContext
 from bf_plugin.entrypoints import Candidate, Kind
-from bf_plugin.errors import PluginError
+from bf_plugin.errors import ConfigurationError, PluginError
 from bf_plugin.logs import get_logger
 
 if TYPE_CHECKING:
@@ -26,20 +28,9 @@ _PORTS: Mapping[Kind, tuple[str, ...]] = {
     "messenger": ("send", "aclose"),
 }
 
+_CLOSE_PATIENCE = 5.0
+
 _log = get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PluginContext:
-    """What a factory is called with.
-
-    `section` is the plugin's own part of the settings, the table `[plugins.NAME]` of the apps file, empty without one.
-    `settings` are those of the whole gateway, for engines and messengers.
-    """
-
-    name: str
-    section: Mapping[str, Any] = field(default_factory=dict, repr=False)
-    settings: Settings | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,24 +59,38 @@ class Plugins:
     reports: Sequence[PluginReport]
 
     async def aclose(self) -> None:
-        """Close engines and messengers, then plugins that have a `close`. Failures are logged."""
-        ports: list[Engine | Messenger] = [*self.engines.values(), *self.messengers.values()]
-        for port in ports:
-            try:
-                await port.aclose()
-            except Exception as error:
-                _log.error("%s failed in aclose: %s", type(port).__name__, error, error=error)
-        self.close()
+        """Await the `aclose` of engines, messengers and those plugins that have one, all at once.
+
+        Failures are logged, and what takes longer than 5 s is left behind.
+        """
+        parts: dict[str, object] = {}
+        for kind, ports in (("engine", self.engines), ("messenger", self.messengers)):
+            parts |= {f"{kind} {name}": port for name, port in ports.items()}
+        parts |= {f"plugin {name}": plugin for name, plugin in self._own()}
+        closings = {title: getattr(part, "aclose", None) for title, part in parts.items()}
+        await asyncio.gather(*(_closed(title, aclose) for title, aclose in closings.items() if callable(aclose)))
 
     def close(self) -> None:
-        """Close plugins that have a `close`, the last registered first. Failures are logged."""
-        for name, stand_in in reversed(self.manager.list_name_plugin()):
-            close = getattr(getattr(stand_in, "plugin", None), "close", None)
+        """Close plugins that have a `close`, the last registered first. Failures are logged. It may block."""
+        for name, plugin in reversed(self._own()):
+            close = getattr(plugin, "close", None)
             if callable(close):
                 try:
                     close()
                 except Exception as error:
                     _log.error("plugin %s failed in close: %s", name, error, error=error)
+
+    def _own(self) -> list[tuple[str, object]]:
+        return [(name, getattr(one, "plugin", None)) for name, one in self.manager.list_name_plugin()]
+
+
+async def _closed(title: str, aclose: Callable[[], Awaitable[object]]) -> None:
+    try:
+        await asyncio.wait_for(aclose(), _CLOSE_PATIENCE)
+    except asyncio.TimeoutError:
+        _log.error("%s hangs in aclose: it is left behind", title)
+    except Exception as error:
+        _log.error("%s failed in aclose: %s", title, error, error=error)
 
 
 def load_plugins(
@@ -95,14 +100,17 @@ def load_plugins(
     engine_choices: Mapping[str, str] | None = None,
     sections: Mapping[str, Mapping[str, Any]] | None = None,
     settings: Settings | None = None,
+    engines: Mapping[str, Engine] | None = None,
+    new_context: Callable[..., PluginContext] = PluginContext,
 ) -> Plugins:
     """Load defaults, installed plugins and the `given` ones, in this order: pluggy calls the last first.
 
     What cannot be loaded is logged and reported, the rest still load. A given plugin takes the place of an installed
-    one of its name. Raises ConfigurationError when the engine or messenger to use for a name is open.
+    one of its name, and so do `engines`. `new_context` makes what factories are called with. Raises ConfigurationError
+    when the engine or messenger to use for a name is open.
     """
-    loader = _Loader(disabled, sections or {}, settings)
-    own = [_given(thing) for thing in given]
+    loader = _Loader(disabled, sections or {}, settings, new_context)
+    own = [candidate_of(thing) for thing in given]
     names = {candidate.name for candidate in own}
     for name in defaults.NAMES:
         loader.plugin(Candidate(kind="plugin", name=name, given=importlib.import_module(f"bf_plugin.defaults.{name}")))
@@ -113,23 +121,34 @@ def load_plugins(
             loader.plugin(candidate)
     for candidate in own:
         loader.plugin(candidate)
+    try:
+        used = loader.ports("engine", engine_choices or {}, engines or {})
+        messengers = loader.ports("messenger", {}, {})
+    except ConfigurationError:
+        Plugins(manager=loader.manager, engines={}, messengers={}, reports=()).close()
+        raise
     return Plugins(
         manager=loader.manager,
-        engines=MappingProxyType(loader.ports("engine", engine_choices or {})),
-        messengers=MappingProxyType(loader.ports("messenger", {})),
+        engines=MappingProxyType(used),
+        messengers=MappingProxyType(messengers),
         reports=tuple(loader.reports),
     )
 
 
 class _Loader:
     def __init__(
-        self, disabled: Collection[str], sections: Mapping[str, Mapping[str, Any]], settings: Settings | None
+        self,
+        disabled: Collection[str],
+        sections: Mapping[str, Mapping[str, Any]],
+        settings: Settings | None,
+        new_context: Callable[..., PluginContext],
     ) -> None:
         self.manager = hookguards.new_manager()
         self.reports: list[PluginReport] = []
         self._disabled = disabled
         self._sections = sections
         self._settings = settings
+        self._new_context = new_context
 
     def report(self, candidate: Candidate, status: Any, **more: Any) -> None:
         """Note what became of a candidate; failures are logged as well."""
@@ -159,13 +178,15 @@ class _Loader:
         else:
             self.report(candidate, "ok", hooks=hooks)
 
-    def ports(self, kind: Kind, choices: Mapping[str, str]) -> dict[str, Any]:
-        """Load the engines or messengers to be used, by name."""
+    def ports(self, kind: Kind, choices: Mapping[str, str], given: Mapping[str, Any]) -> dict[str, Any]:
+        """Load the engines or messengers to be used, by name; those that are given are used as they are."""
         candidates = [candidate for candidate in entrypoints.find(kind) if not self._is_disabled(candidate)]
-        chosen = entrypoints.choose(candidates, choices)
-        loaded = {}
+        chosen = entrypoints.choose([one for one in candidates if one.name not in given], choices)
+        loaded = dict(given)
         for candidate in candidates:
-            if candidate is not chosen[candidate.name]:
+            if candidate.name in given:
+                self.report(candidate, "replaced", problem=f"an {kind} of this name was given in code")
+            elif candidate is not chosen[candidate.name]:
                 self.report(candidate, "replaced", problem=f"{chosen[candidate.name].distribution} is used instead")
             elif (port := self._port(candidate)) is not None:
                 loaded[candidate.name] = port
@@ -191,12 +212,11 @@ class _Loader:
 
     def _made(self, candidate: Candidate, thing: Any) -> object:
         """Return the plugin: the thing itself if it has hooks, else what it makes when called."""
-        is_factory = inspect.isclass(thing) or not hookguards.implementations(self.manager, thing)
-        return self._called(candidate, thing) if is_factory and callable(thing) else thing
+        return self._called(candidate, thing) if is_factory(thing) else thing
 
     def _called(self, candidate: Candidate, factory: Any) -> Any:
         section = MappingProxyType(dict(self._sections.get(candidate.name, {})))
-        context = PluginContext(name=candidate.name, section=section, settings=self._settings)
+        context = self._new_context(name=candidate.name, section=section, settings=self._settings)
         try:
             return factory(context)
         except (Exception, SystemExit) as error:
@@ -204,7 +224,14 @@ class _Loader:
             raise PluginError(candidate.name, problem) from error
 
 
-def _given(thing: object) -> Candidate:
+def is_factory(thing: object) -> bool:
+    """Tell whether something makes a plugin when it is called, and is none itself."""
+    return callable(thing) and (
+        inspect.isclass(thing) or not hookguards.implementations(hookguards.new_manager(), thing)
+    )
+
+
+def candidate_of(thing: object) -> Candidate:
     """Name an object given in code: by its `name`, by what Python calls it, else by its class."""
     names = (getattr(thing, "name", None), getattr(thing, "__name__", None), type(thing).__name__)
     return Candidate(kind="plugin", name=next(name for name in names if name and isinstance(name, str)), given=thing)

@@ -20,6 +20,7 @@ from bf_plugin.journal import Journal, RunRecord, RunSpec, Secrets, ThreadBusy, 
 from bf_plugin.journal.keys import Claim
 from bf_plugin.journal.writer import written
 from bf_plugin.logs import get_logger
+from bf_plugin.places import Places
 from bf_plugin.requests import StartRequest, StopRequest, ToolAnswer, check_operator_resources, merge_assistant
 from bf_plugin.settings import Settings
 from bf_plugin.tickets import Result, Ticket
@@ -77,6 +78,7 @@ class Runs:
         self._host_messaging = host_messaging
         self._waiters = waiters
         self._log = get_logger(__name__)
+        self._places = Places(settings.max_runs, dispatcher.active)
         self._capacity = threading.Lock()  # between counting the runs under way and adding one
 
     def start(self, request: StartRequest, app: App, origin: Origin, claim: Claim | None = None) -> Started:
@@ -199,10 +201,7 @@ class Runs:
 
     def _reserve(self, record: RunRecord, ticket: Ticket, app: App) -> None:
         with self._capacity:
-            if self._dispatcher.active() >= self._settings.max_runs:
-                raise RequestError(503, "all places for runs are taken: try again soon", retry_after=1)
-            if app.max_runs is not None and self._dispatcher.active(app.id) >= app.max_runs:
-                raise RequestError(429, "this app has as many runs under way as it may have", retry_after=1)
+            self._places.check(app)
             self._dispatcher.expect(record, ticket)
 
     def _create(self, record: RunRecord, new_thread: bool, claim: Claim | None) -> RunRecord:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import ExitStack
 from typing import Any
-from urllib.parse import urlsplit
 
 import falcon
 
@@ -16,6 +15,7 @@ from bf_plugin.apps import create_apps
 from bf_plugin.deletion import Deletion
 from bf_plugin.dispatch import create_dispatcher
 from bf_plugin.driver import Parts
+from bf_plugin.engines.port import Engine
 from bf_plugin.errors import ConfigurationError
 from bf_plugin.health import Health
 from bf_plugin.hookcalls import HookCalls
@@ -24,16 +24,18 @@ from bf_plugin.idempotency import Starts
 from bf_plugin.inspection import Inspection
 from bf_plugin.journal import RunRecord, open_journal
 from bf_plugin.journal.store import default_url
+from bf_plugin.lease import Lease, lend
 from bf_plugin.logs import get_logger
 from bf_plugin.loop import LoopThread
 from bf_plugin.messengers.host import HostMessenger
-from bf_plugin.messengers.port import Messenger
+from bf_plugin.messengers.port import Messenger, scheme_of
+from bf_plugin.pace import Pace
 from bf_plugin.plugins import load_plugins
 from bf_plugin.requests import check_assistants
 from bf_plugin.retention import Retention
 from bf_plugin.runs import Runs
 from bf_plugin.settings import Settings
-from bf_plugin.threads import Workers
+from bf_plugin.threads import Workers, done_within
 from bf_plugin.waiters import Waiters
 
 _CLOSE_PATIENCE = 10.0
@@ -45,10 +47,17 @@ class Service:
     app: falcon.App[Any, Any]
 
     def __init__(
-        self, host_app: Any, *, name: str | None, settings: Settings, plugins: Iterable[object], has_host: bool
+        self,
+        host_app: Any,
+        *,
+        name: str | None,
+        settings: Settings,
+        plugins: Iterable[object],
+        has_host: bool,
+        engines: Mapping[str, Engine] | None = None,
     ) -> None:
         with ExitStack() as opened:  # closed from the last to the first, also when a later part cannot be made
-            self.app = self._open(opened, host_app, name, settings, plugins, has_host=has_host)
+            self.app = self._open(opened, host_app, name, settings, plugins, engines or {}, has_host=has_host)
             self._opened = opened.pop_all()
 
     def close(self) -> None:
@@ -66,6 +75,7 @@ class Service:
         name: str | None,
         settings: Settings,
         plugins: Iterable[object],
+        engines: Mapping[str, Engine],
         *,
         has_host: bool,
     ) -> falcon.App[Any, Any]:
@@ -78,23 +88,28 @@ class Service:
         opened.callback(workers.close)
         journal = open_journal(settings.database_url or default_url(name, host_app), settings.names("secret_key"))
         opened.callback(journal.close)
+        loop = LoopThread()
+        opened.callback(loop.close)
+        lease = Lease(loop)
+        opened.callback(lease.close)
         self._plugins = load_plugins(
             plugins,
             disabled=settings.names("plugins_disabled"),
             engine_choices=settings.engine_choices(),
             sections=settings.plugins,
             settings=settings,
+            engines=engines,
+            new_context=lend(journal, lease),
         )
-        hooks = HookCalls(self._plugins.manager, workers)
-        loop = LoopThread()
-        opened.callback(loop.close)
         opened.callback(self._close_plugins, loop)
+        hooks = HookCalls(self._plugins.manager, workers)
         self._check_messengers(settings)
         self._host_messenger = None if caller is None else HostMessenger(caller)
         parts = Parts(
             journal=journal,
             hooks=hooks,
             settings=settings,
+            pace=Pace(settings.coalesce_ms / 1000),
             engine=self._plugins.engines.get,
             messenger=self._messenger,
         )
@@ -127,7 +142,7 @@ class Service:
         urls = {"BF_MESSAGING_URL": settings.messaging_url}
         urls |= {f"apps.{name}.messaging_url": app.messaging_url for name, app in settings.apps.items()}
         for setting, url in urls.items():
-            if url is not None and _scheme(url) not in self._plugins.messengers:
+            if url is not None and scheme_of(url) not in self._plugins.messengers:
                 known = ", ".join(f"{scheme}://" for scheme in sorted(self._plugins.messengers)) or "none"
                 raise ConfigurationError(f"{setting}: no messenger is installed for its scheme; installed are: {known}")
 
@@ -140,19 +155,15 @@ class Service:
                 get_logger(__name__).error("engine %s failed to warm up", name, error=error)
 
     def _close_plugins(self, loop: LoopThread) -> None:
+        """Let go of engines, messengers and plugins: those still have their store and the loop."""
         try:
             loop.run(self._plugins.aclose()).result(timeout=_CLOSE_PATIENCE)
         except FutureTimeoutError:
-            get_logger(__name__).error("an engine, a messenger or a plugin hangs in its closing: it is left behind")
+            get_logger(__name__).error("an engine, a messenger or a plugin hangs in its aclose: it is left behind")
+        if not done_within(_CLOSE_PATIENCE, self._plugins.close):
+            get_logger(__name__).error("a plugin hangs in its close: it is left behind")
 
     def _messenger(self, record: RunRecord) -> Messenger | None:
         """Return who brings a run's messages to the gateway."""
         url = record.spec.messaging_url
-        return self._host_messenger if url is None else self._plugins.messengers.get(_scheme(url))
-
-
-def _scheme(url: str) -> str:
-    try:
-        return urlsplit(url).scheme
-    except ValueError:
-        return ""
+        return self._host_messenger if url is None else self._plugins.messengers.get(scheme_of(url))

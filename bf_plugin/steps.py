@@ -10,7 +10,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypedDict, TypeVar
 
 from bf_plugin.cursors import cursor_of
-from bf_plugin.engines.port import Access, Cursor, Engine, Handle, State, StepDone, StepRequest, Stream, Text
+from bf_plugin.engines.port import Access, Cursor, Engine, Event, Handle, State, StepDone, StepRequest, Stream, Text
 from bf_plugin.errors import ProviderError
 from bf_plugin.items import FunctionCall, Item, text_message
 from bf_plugin.journal import Cut, Journal, RunRecord
@@ -220,20 +220,24 @@ class StepRunner:
     async def _read(self, stream: Stream, named: Named) -> StepDone:
         """Stream a response into the outbox and put its end on record."""
         named()
-        add, place, done = self._outbox.text, self.number, None
-        async for batch in stream.batches():
-            for event in batch:
+        add, place = self._outbox.text, self.number
+        ends: list[StepDone] = []
+
+        def take(events: Sequence[Event]) -> None:
+            for event in events:
                 if isinstance(event, Text):
                     self._heard = True
                     add(event.text, (place, event.part), event.sequence)
                 else:
-                    done = event
+                    ends.append(event)
+
+        await stream.read(take)
         await stream.aclose()
         self._starting = None
-        if done is None:
+        if not ends:
             raise RuntimeError(f"engine {self._record.spec.provider} ended a stream without a StepDone")
-        await self._on_record(self._close(done))
-        return done
+        await self._on_record(self._close(ends[-1]))
+        return ends[-1]
 
     async def _on_record(self, write: Coroutine[Any, Any, T]) -> T:
         """Await a write and what follows from it. If the step is broken off meanwhile, both happen all the same."""

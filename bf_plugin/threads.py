@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import threading
-from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, TypeVar
+
+from bf_plugin.turns import Turns
 
 T = TypeVar("T")
 
@@ -25,7 +26,7 @@ class Workers:
         self.limit = limit
         self.lost_limit = lost_limit
         self._changed = threading.Condition()  # guards everything below
-        self._jobs: deque[tuple[Future[Any], Callable[..., Any], tuple[Any, ...]]] = deque()
+        self._jobs: Turns[tuple[Future[Any], Callable[..., Any], tuple[Any, ...]]] = Turns()
         self._running: set[Future[Any]] = set()
         self._lost: set[Future[Any]] = set()
         self._alive = 0
@@ -33,13 +34,16 @@ class Workers:
         self._started = 0
         self._closed = False
 
-    def submit(self, function: Callable[..., T], *args: Any) -> Future[T]:
-        """Call `function(*args)` in one of the threads, as soon as one is free. RuntimeError after `close`."""
+    def submit(self, function: Callable[..., T], *args: Any, owner: str = "") -> Future[T]:
+        """Call `function(*args)` in one of the threads, as soon as one is free and it is its owner's turn.
+
+        RuntimeError after `close`.
+        """
         future: Future[T] = Future()
         with self._changed:
             if self._closed:
                 raise RuntimeError(f"{self.name} threads are closed")
-            self._jobs.append((future, function, args))
+            self._jobs.put(owner, (future, function, args))
             self._staff()
             self._changed.notify()
         return future
@@ -72,8 +76,7 @@ class Workers:
         """Take no more jobs, drop those that queue, let idle threads go. Waits for none."""
         with self._changed:
             self._closed = True
-            dropped = [future for future, _, _ in self._jobs]
-            self._jobs.clear()
+            dropped = [self._jobs.take()[0] for _ in range(len(self._jobs))]
             self._changed.notify_all()
         for future in dropped:
             future.cancel()
@@ -108,7 +111,7 @@ class Workers:
             if not self._jobs or self._alive > self._capacity():
                 self._alive -= 1
                 return None
-            job = self._jobs.popleft()
+            job = self._jobs.take()
             self._running.add(job[0])
             return job
 
@@ -121,3 +124,18 @@ def _fulfil(future: Future[Any], function: Callable[..., Any], args: tuple[Any, 
         del future  # else exception, frame and future would keep each other alive
     else:
         future.set_result(result)
+
+
+def done_within(seconds: float, function: Callable[[], object]) -> bool:
+    """Call what may hang in a thread of its own; return whether it was done in time.
+
+    At the exit of an interpreter no thread can be started (Python 3.12 and newer): then it is called here.
+    """
+    thread = threading.Thread(target=function, name="bf-closing", daemon=True)
+    try:
+        thread.start()
+    except RuntimeError:
+        function()
+    else:
+        thread.join(seconds)
+    return not thread.is_alive()

@@ -1,24 +1,60 @@
-"""Fixtures for the tests that start server processes, and those that need Postgres."""
+"""Postgres, and distributions made for a test. The other fixtures are those of `bf_plugin.testing`."""
 
 from __future__ import annotations
 
+import logging
+import os
 import secrets
+import sys
 import tempfile
+import textwrap
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta, timezone
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from bf_plugin.testing.process import Site
+
+@pytest.fixture
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
+    """Make distributions as an installer leaves them: a module and its metadata on the path."""
+    site = tmp_path / "site"
+    site.mkdir()
+    monkeypatch.syspath_prepend(str(site))
+    before = set(sys.modules)
+
+    def make(name: str, source: str, *, requires: str | None = None, **groups: str) -> None:
+        """Install `name` with one module; `groups` are lines `left = right` of plugin, engine or messenger."""
+        (site / f"{name}.py").write_text(textwrap.dedent(source), encoding="utf-8")
+        info = site / f"{name}-1.2.dist-info"
+        info.mkdir()
+        metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.2\n"
+        metadata += f"Requires-Dist: {requires}\n" if requires else ""
+        (info / "METADATA").write_text(metadata)
+        full = {"plugin": "bf_plugin", "engine": "bf_plugin.engines", "messenger": "bf_plugin.messengers"}
+        lines = [f"[{full[kind]}]\n{entry}\n" for kind, entry in groups.items()]
+        (info / "entry_points.txt").write_text("\n".join(lines))
+
+    yield make
+    for module in set(sys.modules) - before:
+        del sys.modules[module]
 
 
 @pytest.fixture
-def site(tmp_path: Path) -> Iterator[Site]:
-    """A gateway, a provider and the environment for servers; those started from it are killed after the test."""
-    with Site(folder=tmp_path) as running:
-        yield running
+def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """Run in an empty directory, whatever the developer's environment says; logging is as before afterwards."""
+    for name in [name for name in os.environ if name.startswith("BF_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
 
 
 @pytest.fixture(scope="session")
@@ -45,3 +81,30 @@ def postgres_url(postgres: Any) -> str:
     with psycopg.connect(postgres.get_uri(), autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE {name}")
     return str(postgres.get_uri(database=name))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let tests with browsers have another look: on a busy machine a page may be late."""
+    for item in items:
+        if "test_chromium" in item.nodeid:
+            item.add_marker(pytest.mark.flaky(reruns=2))
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> Path:
+    """A file with a key and a certificate of its own for 127.0.0.1 and localhost."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "gateway")])
+    now = datetime.now(timezone.utc)
+    builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+    builder = builder.serial_number(1).not_valid_before(now).not_valid_after(now + timedelta(days=1))
+    address = x509.SubjectAlternativeName([x509.IPAddress(IPv4Address("127.0.0.1")), x509.DNSName("localhost")])
+    certificate = builder.add_extension(address, critical=False).sign(key, hashes.SHA256())
+    plain = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    file = tmp_path / "gateway.pem"
+    file.write_bytes(key.private_bytes(*plain) + certificate.public_bytes(serialization.Encoding.PEM))
+    return file

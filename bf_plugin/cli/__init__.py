@@ -7,7 +7,10 @@ import importlib
 import click
 
 COMMANDS = {
+    "bench": "measures this installation",
     "demo": "a gateway, a page and a simulated provider: the whole thing, without keys",
+    "doctor": "is everything as a gateway needs it, and if not, what to do",
+    "new-hook": "a distribution with hooks to begin with",
     "plugins": "what is installed, and what failed to load",
     "runs": "the journal, for operators: list, show, stop",
     "serve": "waitress in front of a host app",
@@ -24,7 +27,8 @@ class _Lazy(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = getattr(importlib.import_module(f"bf_plugin.cli.{cmd_name}"), cmd_name)
+        name = cmd_name.replace("-", "_")
+        command: click.Command = getattr(importlib.import_module(f"bf_plugin.cli.{name}"), name)
         return command
 
 

@@ -12,6 +12,7 @@ import click
 
 from bf_plugin.errors import BFError, RequestError, error_body
 from bf_plugin.logs import configure, request_id
+from bf_plugin.memory import settle
 from bf_plugin.middleware import Application
 from bf_plugin.settings import Settings, load_settings
 
@@ -29,6 +30,7 @@ def serve(target: str | None, listen: str, threads: int) -> None:
         configure(settings.log_format)
         application = _application(target, settings)
         application.start()
+        settle()
     except BFError as error:
         raise click.ClickException(str(error)) from None
     signal.signal(signal.SIGTERM, lambda *_: _leave(application))

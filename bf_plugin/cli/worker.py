@@ -10,6 +10,7 @@ import click
 from bf_plugin.cli.serve import nothing_else
 from bf_plugin.errors import BFError, ConfigurationError
 from bf_plugin.logs import configure
+from bf_plugin.memory import settle
 from bf_plugin.middleware import Application
 from bf_plugin.settings import load_settings
 
@@ -33,6 +34,7 @@ def worker() -> None:
         configure(settings.log_format)
         application = Application(nothing_else, name=None, settings=settings, plugins=(), has_host=False)
         application.start()
+        settle()
     except BFError as error:
         raise click.ClickException(str(error)) from None
     click.echo("driving runs; SIGTERM hands them over")

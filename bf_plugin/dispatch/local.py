@@ -19,9 +19,8 @@ class LocalDispatcher(Drives):
     def __init__(self, loop: LoopThread, parts: Parts, owner: Owner, place: SqliteFile) -> None:
         super().__init__(loop, parts, owner.id)
         self._mark = owner
-        self._place = place
-        self._seen = -1
-        self._watcher = Watcher(news=self._has_changed, look=self._look, sweep=self._sweep, tick=_TICK, every=_SWEEP)
+        place.owner = owner.id
+        self._watcher = Watcher(news=owner.was_touched, look=self._look, sweep=self._sweep, tick=_TICK, every=_SWEEP)
 
     def start(self) -> None:
         """Take over what dead processes left, and watch for more."""
@@ -36,13 +35,9 @@ class LocalDispatcher(Drives):
             super().close()
             self._mark.release()
 
-    def _has_changed(self) -> bool:
-        """Tell whether anybody else wrote to the file: that costs a few microseconds."""
-        seen, self._seen = self._seen, self._place.data_version()
-        return seen != self._seen
-
     def _sweep(self) -> None:
-        """Take over the runs of dead processes."""
+        """Take over the runs of dead processes; see what a process that died as it signalled did to ours."""
+        self._look()
         self._drop_ended()
         under_way = self._parts.journal.runs.under_way()
         dead = {owner for _, _, owner in under_way if owner is None or not self._mark.is_alive(owner)}

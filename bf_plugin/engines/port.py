@@ -7,7 +7,7 @@ no state and starts from the history. Nothing of an SDK appears here. All method
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -82,6 +82,9 @@ class StepDone:
 
 Event = Text | StepDone
 
+Take = Callable[[Sequence[Event]], None]
+"""Takes events, on the event loop; it does not block, and returns at once."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cursor:
@@ -97,11 +100,12 @@ class Stream(Protocol):
     handle: Handle
     """Names the response; known before the first event."""
 
-    def batches(self) -> AsyncIterator[Sequence[Event]]:
-        """Yield events as they come, those of one network read together; the last is a `StepDone`.
+    async def read(self, take: Take) -> None:
+        """Call `take` with events as they come, those of one network read together; the last is a `StepDone`.
 
-        Raises ProviderError when the response fails or is lost. A connection that just ends is not an end: the engine
-        reconnects or polls by itself.
+        Returns after it. Raises ProviderError when the response fails or is lost. A connection that just ends is not an
+        end: the engine reconnects or polls by itself. Called once; cancelled when the run is broken off, after which
+        `take` is not called any more.
         """
         ...
 

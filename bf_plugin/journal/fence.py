@@ -4,17 +4,23 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, bindparam, select, text, update
 
 from bf_plugin.errors import Fenced
+from bf_plugin.journal.prepared import Prepared
 from bf_plugin.journal.records import Decided, Decision
 from bf_plugin.journal.tables import runs
+
+_mine = (runs.c.id == bindparam("run_id"), runs.c.epoch == bindparam("in_epoch"))
+_undecided = update(runs).where(*_mine, runs.c.outcome.is_(None))
+_OWNED = Prepared(update(runs).where(*_mine, runs.c.state != text("'ended'")).values(epoch=runs.c.epoch))
+_UNDECIDED = Prepared(_undecided.values(epoch=runs.c.epoch))
+_PROGRESS = Prepared(_undecided.values(attempts=text("0")))
 
 
 def fence(connection: Connection, run_id: str, epoch: int) -> None:
     """Raise Fenced unless the driver of `epoch` owns the run; locks its row for the rest of the transaction."""
-    owned = update(runs).where(runs.c.id == run_id, runs.c.epoch == epoch, runs.c.state != "ended")
-    if connection.execute(owned.values(epoch=epoch)).rowcount != 1:
+    if _OWNED.execute(connection, {"run_id": run_id, "in_epoch": epoch}) != 1:
         raise Fenced("another driver took this run over, or it has ended")
 
 
@@ -23,9 +29,8 @@ def fence_undecided(connection: Connection, run_id: str, epoch: int, *, progress
 
     `progress` marks that the run has come further, so that takeovers so far do not count against it.
     """
-    undecided = update(runs).where(runs.c.id == run_id, runs.c.epoch == epoch, runs.c.outcome.is_(None))
-    change = {"epoch": epoch, "attempts": 0} if progress else {"epoch": epoch}
-    if connection.execute(undecided.values(**change)).rowcount != 1:
+    statement = _PROGRESS if progress else _UNDECIDED
+    if statement.execute(connection, {"run_id": run_id, "in_epoch": epoch}) != 1:
         fence(connection, run_id, epoch)
         row = outcome_of(connection, run_id)
         raise Decided(Decision(won=False, outcome=row.outcome, finish_reason=row.finish_reason))

@@ -2,24 +2,86 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, case, delete, exists, insert, select, update
+from sqlalchemy import Connection, bindparam, case, delete, exists, insert, literal_column, null, select, update
 
 from bf_plugin.items import Item
 from bf_plugin.journal.base import Base
 from bf_plugin.journal.fence import fence, outcome_of
 from bf_plugin.journal.keys import Claim, check_claim, keep_claim
+from bf_plugin.journal.prepared import Prepared, insert_of
 from bf_plugin.journal.records import Cut, Decision, RunRecord, RunSpec, Secrets, ThreadBusy, UnknownThread
 from bf_plugin.journal.signals import signal_driver
-from bf_plugin.journal.tables import items, runs, threads
+from bf_plugin.journal.tables import items, runs, threads, under_way, unfinished
 from bf_plugin.values import Usage
 
 UNDER_WAY = ("starting", "active", "ending")
+
+_this = runs.c.id == bindparam("run_id")
+_here = runs.c.thread_id == bindparam("thread_id")
+_waiting = (runs.c.state == "queued", runs.c.outcome.is_(None))
+_at_its_place = case((runs.c.state == "queued", "queued"), else_="ending")
+
+_NEW_THREAD = insert_of(threads, "id", "app", "created_by", "used_at", "synced")
+_TOUCH = Prepared(
+    update(threads)
+    .where(threads.c.id == bindparam("thread_id"), threads.c.app == bindparam("whose"))
+    .values(used_at=bindparam("now"))
+)
+_OTHERS = Prepared(
+    select(runs.c.id, runs.c.state, runs.c.outcome).where(_here, runs.c.state != "ended").order_by(runs.c.created_at)
+)
+_NEW_RUN = insert_of(
+    runs,
+    *("id", "thread_id", "app", "owner", "state", "epoch", "attempts", "told"),
+    *("created_at", "started_at", "deadline", "spec_sealed", "secrets_sealed"),
+)
+_decide = (
+    update(runs)
+    .where(_this, runs.c.outcome.is_(None))
+    .values(
+        outcome=bindparam("as_outcome"),
+        finish_reason=bindparam("because"),
+        error_sealed=bindparam("error"),
+        state=_at_its_place,
+    )
+)
+_DECIDE = Prepared(_decide)
+_DECIDE_MINE = Prepared(_decide.where(runs.c.epoch == bindparam("in_epoch")))
+_THREAD_OF = Prepared(select(runs.c.thread_id).where(_this))
+_END = Prepared(
+    update(runs)
+    .where(_this)
+    .values(state="ended", ended_at=bindparam("now"), secrets_sealed=null(), usage=bindparam("used"))
+)
+_HOLD_THREAD = Prepared(select(threads.c.id).where(threads.c.id == bindparam("thread_id")).with_for_update())
+_BUSY = Prepared(select(runs.c.id).where(_here, under_way).limit(1))
+_NEXT = Prepared(select(runs.c.id).where(_here, *_waiting).order_by(runs.c.created_at, runs.c.id).limit(1))
+_PROMOTE = Prepared(
+    update(runs)
+    .where(_this, *_waiting)
+    .values(state="starting", started_at=bindparam("now"), deadline=bindparam("until"))
+)
+_PLAIN = (
+    "id",
+    "thread_id",
+    "app",
+    "owner",
+    "state",
+    "epoch",
+    "attempts",
+    "told",
+    "created_at",
+    "started_at",
+    "deadline",
+)
+_TELL = Prepared(update(runs).where(_this).values(told=literal_column("1")))
 
 
 class RunStore(Base):
@@ -45,13 +107,13 @@ class RunStore(Base):
             else:
                 _touch_thread(connection, record, now)
             state = _first_state(connection, record.thread_id, enqueue)
-            starts = {"started_at": now, "deadline": now + timeout} if state == "starting" else {}
-            row = {"id": record.id, "thread_id": record.thread_id, "app": record.app, "owner": record.owner, **starts}
-            sealed = {"spec_sealed": spec, "secrets_sealed": secrets}
-            connection.execute(insert(runs).values(state=state, epoch=record.epoch, created_at=now, **row, **sealed))
+            until = now + timeout if state == "starting" else None
+            created = dataclasses.replace(record, state=state, created_at=now, started_at=until and now, deadline=until)
+            row = {name: getattr(created, name) for name in _PLAIN}
+            _NEW_RUN.execute(connection, {**row, "spec_sealed": spec, "secrets_sealed": secrets})
             if claim is not None:
                 keep_claim(connection, record.app, claim, record.id, now)
-            return self._read(connection, record.id)
+            return created
 
         return self.write(job, record.id)
 
@@ -70,13 +132,13 @@ class RunStore(Base):
         driver says its `epoch`: raises Fenced when the run is another's to end.
         """
         sealed = None if error is None else self.vault.seal(dict(error))
+        values: dict[str, Any] = {"run_id": run_id, "as_outcome": outcome, "because": finish_reason, "error": sealed}
+        if epoch is not None:
+            values["in_epoch"] = epoch
 
         def job(connection: Connection) -> Decision:
-            state = case((runs.c.state == "queued", "queued"), else_="ending")
-            change = {"outcome": outcome, "finish_reason": finish_reason, "error_sealed": sealed, "state": state}
-            mine = () if epoch is None else (runs.c.epoch == epoch,)
-            undecided = update(runs).where(runs.c.id == run_id, runs.c.outcome.is_(None), *mine)
-            if connection.execute(undecided.values(**change)).rowcount == 1:
+            decided = _DECIDE if epoch is None else _DECIDE_MINE
+            if decided.execute(connection, values) == 1:
                 signal_driver(connection, run_id)
                 return Decision(won=True, outcome=outcome, finish_reason=finish_reason, error=error)
             if epoch is not None:
@@ -97,11 +159,10 @@ class RunStore(Base):
 
         def job(connection: Connection) -> RunRecord | None:
             fence(connection, run_id, epoch)
-            thread_id = connection.execute(select(runs.c.thread_id).where(runs.c.id == run_id)).scalar_one()
+            thread_id = _THREAD_OF.value(connection, {"run_id": run_id})
             if cut is not None and sealed is not None:
                 self._leave(connection, thread_id, run_id, cut, sealed)
-            end = {"state": "ended", "ended_at": time.time(), "secrets_sealed": None, "usage": encode_usage(usage)}
-            connection.execute(update(runs).where(runs.c.id == run_id).values(**end))
+            _END.execute(connection, {"run_id": run_id, "now": time.time(), "used": encode_usage(usage)})
             return self._promote(connection, thread_id, timeout)
 
         return self.write(job, run_id)
@@ -111,7 +172,7 @@ class RunStore(Base):
 
         def job(connection: Connection) -> RunRecord | None:
             fence(connection, run_id, epoch)
-            thread_id = connection.execute(select(runs.c.thread_id).where(runs.c.id == run_id)).scalar_one()
+            thread_id = _THREAD_OF.value(connection, {"run_id": run_id})
             connection.execute(delete(items).where(items.c.run_id == run_id))
             connection.execute(delete(runs).where(runs.c.id == run_id))
             unused = ~exists().where(runs.c.thread_id == thread_id)
@@ -132,16 +193,16 @@ class RunStore(Base):
         """Note that the plugins know of a run's end."""
 
         def job(connection: Connection) -> None:
-            connection.execute(update(runs).where(runs.c.id == run_id).values(told=1))
+            _TELL.execute(connection, {"run_id": run_id})
 
-        return self.write(job)
+        return self.write(job, run_id)
 
     def adopt(self, run_id: str, epoch: int, owner: str) -> Future[RunRecord | None]:
         """Take a run over from the driver of `epoch`; None when somebody else was faster."""
 
         def job(connection: Connection) -> RunRecord | None:
             mine = {"epoch": epoch + 1, "owner": owner, "attempts": runs.c.attempts + 1}
-            theirs = update(runs).where(runs.c.id == run_id, runs.c.epoch == epoch, runs.c.told == 0)
+            theirs = update(runs).where(runs.c.id == run_id, runs.c.epoch == epoch, unfinished)
             won = connection.execute(theirs.values(**mine)).rowcount == 1
             return self._read(connection, run_id) if won else None
 
@@ -162,13 +223,13 @@ class RunStore(Base):
     def decided(self, owner: str) -> list[tuple[str, Decision]]:
         """Return the runs `owner` drives that have an outcome and have not ended."""
         columns = (runs.c.id, runs.c.outcome, runs.c.finish_reason, runs.c.error_sealed)
-        ending = (runs.c.owner == owner, runs.c.state != "ended", runs.c.outcome.is_not(None))
+        ending = (*_open_of(owner), runs.c.state != "ended", runs.c.outcome.is_not(None))
         rows = self.read(lambda connection: connection.execute(select(*columns).where(*ending)).all())
         return [(row.id, Decision(won=False, error=self.vault.open(row.error_sealed), **_named(row))) for row in rows]
 
     def starting(self, owner: str) -> list[str]:
         """Return the runs of `owner` that have not come to their first response."""
-        query = select(runs.c.id).where(runs.c.owner == owner, runs.c.state == "starting")
+        query = select(runs.c.id).where(*_open_of(owner), runs.c.state == "starting")
         return self.read(lambda connection: list(connection.execute(query).scalars()))
 
     def has_thread(self, thread_id: str, app: str) -> bool:
@@ -178,7 +239,7 @@ class RunStore(Base):
 
     def under_way(self) -> Sequence[tuple[str, int, str | None]]:
         """Return id, epoch and owner of every run that has not ended, or whose plugins do not know, oldest first."""
-        query = select(runs.c.id, runs.c.epoch, runs.c.owner).where(runs.c.told == 0).order_by(runs.c.created_at)
+        query = select(runs.c.id, runs.c.epoch, runs.c.owner).where(unfinished).order_by(runs.c.created_at)
         rows = self.read(lambda connection: connection.execute(query).all())
         return [(row.id, row.epoch, row.owner) for row in rows]
 
@@ -193,17 +254,14 @@ class RunStore(Base):
     def _promote(self, connection: Connection, thread_id: str, timeout: float) -> RunRecord | None:
         """Let the oldest queued run of a thread start, unless one is under way; its owner sees it."""
         # Whoever adds a run to the thread holds this row: it is seen below, or sees what was ended here.
-        connection.execute(select(threads.c.id).where(threads.c.id == thread_id).with_for_update())
-        here = runs.c.thread_id == thread_id
-        if connection.execute(select(runs.c.id).where(here, runs.c.state.in_(UNDER_WAY))).first():
+        here = {"thread_id": thread_id}
+        _HOLD_THREAD.row(connection, here)
+        if _BUSY.row(connection, here):
             return None
-        waiting = (runs.c.state == "queued", runs.c.outcome.is_(None))
-        oldest = select(runs.c.id).where(here, *waiting).order_by(runs.c.created_at, runs.c.id).limit(1)
-        while (next_id := connection.execute(oldest).scalar()) is not None:
+        while (next_id := _NEXT.value(connection, here)) is not None:
             now = time.time()
-            started = {"state": "starting", "started_at": now, "deadline": now + timeout}
-            promoted = update(runs).where(runs.c.id == next_id, *waiting).values(**started)
-            if connection.execute(promoted).rowcount == 1:  # else it was stopped in between
+            # None changed: it was stopped in between.
+            if _PROMOTE.execute(connection, {"run_id": next_id, "now": now, "until": now + timeout}) == 1:
                 signal_driver(connection, next_id)
                 return self._read(connection, next_id)
         return None
@@ -238,25 +296,27 @@ class RunStore(Base):
         )
 
 
+def _open_of(owner: str) -> tuple[Any, Any]:
+    """Return the condition of the index that knows the runs a process has to do with, however many have ended."""
+    return runs.c.owner == owner, unfinished
+
+
 def _insert_thread(connection: Connection, record: RunRecord, now: float) -> None:
     row = {"id": record.thread_id, "app": record.app, "created_by": record.id, "used_at": now, "synced": 0}
-    connection.execute(insert(threads).values(**row))
+    _NEW_THREAD.execute(connection, row)
 
 
 def _touch_thread(connection: Connection, record: RunRecord, now: float) -> None:
-    known = update(threads).where(threads.c.id == record.thread_id, threads.c.app == record.app)
-    if connection.execute(known.values(used_at=now)).rowcount != 1:
+    if _TOUCH.execute(connection, {"thread_id": record.thread_id, "whose": record.app, "now": now}) != 1:
         raise UnknownThread("no such thread")
 
 
 def _first_state(connection: Connection, thread_id: str, enqueue: bool) -> str:
-    open_ = (runs.c.thread_id == thread_id, runs.c.state != "ended")
-    query = select(runs.c.id, runs.c.state, runs.c.outcome).where(*open_).order_by(runs.c.created_at)
-    others = connection.execute(query).all()
-    undecided = [run.id for run in others if run.outcome is None]
+    others = _OTHERS.rows(connection, {"thread_id": thread_id})
+    undecided = [run_id for run_id, _, outcome in others if outcome is None]
     if undecided and not enqueue:
         raise ThreadBusy(undecided[0])
-    return "queued" if any(undecided) or any(run.state in UNDER_WAY for run in others) else "starting"
+    return "queued" if any(undecided) or any(state in UNDER_WAY for _, state, _ in others) else "starting"
 
 
 def _named(row: Any) -> dict[str, Any]:

@@ -8,7 +8,8 @@ from bf_plugin.errors import ConfigurationError
 from bf_plugin.journal.tables import metadata, runs, schema
 
 VERSION = 1
-"""Of the tables: raised with every change that an earlier release could not work with."""
+"""Of the tables: raised with every change that an earlier release could not work with. A new table is no such change:
+whoever starts first makes it, and a release that does not know it does not miss it."""
 
 _LOCK = 0x62665F706C7567
 """Postgres advisory lock under which the tables are made ("bf_plug" as a number). SQLite: BEGIN IMMEDIATE does it."""

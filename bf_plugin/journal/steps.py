@@ -8,16 +8,17 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy import Connection, bindparam, func, select, update
 
 from bf_plugin import events
 from bf_plugin.items import FunctionCall, Item
 from bf_plugin.journal.base import Base
 from bf_plugin.journal.fence import fence, fence_undecided
+from bf_plugin.journal.prepared import Prepared, insert_of
 from bf_plugin.journal.records import Opened
 from bf_plugin.journal.runs import decode_usage, encode_usage
 from bf_plugin.journal.signals import signal_driver
-from bf_plugin.journal.tables import calls, items, runs, steps, threads
+from bf_plugin.journal.tables import calls, items, runs, steps, threads, unfinished
 from bf_plugin.values import FinishReason, Usage
 
 Place = tuple[int, int]
@@ -53,6 +54,50 @@ class StepRecord:
     finish_reason: FinishReason = "stop"
 
 
+_step = (steps.c.run_id == bindparam("in_run"), steps.c.number == bindparam("at"))
+_call = (
+    calls.c.run_id == bindparam("in_run"),
+    calls.c.step == bindparam("in_step"),
+    calls.c.position == bindparam("at"),
+)
+
+_NEW_ITEM = insert_of(items, "thread_id", "run_id", "item_sealed")
+_THREAD = Prepared(
+    select(threads.c.engine_key, threads.c.state_sealed, threads.c.synced).where(threads.c.id == bindparam("thread_id"))
+)
+_ITEMS_AFTER = Prepared(
+    select(items.c.item_sealed)
+    .where(items.c.thread_id == bindparam("thread_id"), items.c.id > bindparam("synced"))
+    .order_by(items.c.id)
+)
+_NEWEST_ITEM = Prepared(select(func.max(items.c.id)).where(items.c.thread_id == bindparam("thread_id")))
+_SYNC = Prepared(
+    update(threads)
+    .where(threads.c.id == bindparam("thread_id"))
+    .values(engine_key=bindparam("whose"), state_sealed=bindparam("state"), synced=bindparam("upto"))
+)
+_NEW_STEP = insert_of(steps, "run_id", "number", "state", "started_at", "parent_sealed")
+_NAME = Prepared(update(steps).where(*_step).values(state="named", handle_sealed=bindparam("handle")))
+_ACTIVE = Prepared(
+    update(runs).where(runs.c.id == bindparam("in_run"), runs.c.state == "starting").values(state="active")
+)
+_DONE = Prepared(
+    update(steps)
+    .where(*_step)
+    .values(state="done", ended_at=bindparam("now"), usage=bindparam("used"), ended_sealed=bindparam("how"))
+)
+_NEW_CALL = insert_of(calls, "run_id", "call_id", "step", "position", "name", "state", "arguments_sealed")
+_START_CALL = Prepared(
+    update(calls)
+    .where(*_call, calls.c.state == "pending")
+    .values(state="started", tool_call_id=bindparam("page_id"), deadline=bindparam("until"))
+)
+_FINISH_CALL = Prepared(
+    update(calls).where(*_call, calls.c.state != "done").values(state="done", result_sealed=bindparam("result"))
+)
+_RESULT = Prepared(select(calls.c.result_sealed).where(*_call))
+
+
 class StepStore(Base):
     """Steps and calls of runs."""
 
@@ -69,12 +114,9 @@ class StepStore(Base):
         def job(connection: Connection) -> Opened:
             fence_undecided(connection, run_id, epoch)
             _add_items(connection, thread_id, run_id, sealed)
-            thread = connection.execute(select(threads).where(threads.c.id == thread_id)).one()
-            known = thread.engine_key == engine_key and thread.state_sealed is not None
-            synced = thread.synced if known else 0
-            parent = thread.state_sealed if known else None
+            parent, synced = _state_of(connection, thread_id, engine_key)
             row = {"run_id": run_id, "number": number, "state": "creating", "started_at": time.time()}
-            connection.execute(insert(steps).values(**row, parent_sealed=parent))
+            _NEW_STEP.execute(connection, {**row, "parent_sealed": parent})
             new = self._items_after(connection, thread_id, synced)
             return Opened(state=self.vault.open(parent), synced=synced, new=new)
 
@@ -85,8 +127,7 @@ class StepStore(Base):
 
         def job(connection: Connection) -> Opened:
             fence_undecided(connection, run_id, epoch)
-            thread = connection.execute(select(threads).where(threads.c.id == thread_id)).one()
-            synced = thread.synced if thread.engine_key == engine_key and thread.state_sealed is not None else 0
+            _, synced = _state_of(connection, thread_id, engine_key)
             mine = (steps.c.run_id == run_id, steps.c.number == number)
             connection.execute(update(steps).where(*mine).values(state="creating", handle_sealed=None))
             parent = connection.execute(select(steps.c.parent_sealed).where(*mine)).scalar_one()
@@ -101,10 +142,8 @@ class StepStore(Base):
 
         def job(connection: Connection) -> None:
             fence(connection, run_id, epoch)
-            mine = (steps.c.run_id == run_id, steps.c.number == number)
-            connection.execute(update(steps).where(*mine).values(state="named", handle_sealed=sealed))
-            starting = update(runs).where(runs.c.id == run_id, runs.c.state == "starting")
-            connection.execute(starting.values(state="active"))
+            _NAME.execute(connection, {"in_run": run_id, "at": number, "handle": sealed})
+            _ACTIVE.execute(connection, {"in_run": run_id})
 
         return self.write(job, run_id)
 
@@ -146,14 +185,12 @@ class StepStore(Base):
         def job(connection: Connection) -> None:
             fence_undecided(connection, run_id, epoch, progress=True)
             _add_items(connection, thread_id, run_id, sealed)
-            newest = connection.execute(select(func.max(items.c.id)).where(items.c.thread_id == thread_id)).scalar()
-            sync = {"engine_key": engine_key, "state_sealed": state_sealed, "synced": newest or 0}
-            connection.execute(update(threads).where(threads.c.id == thread_id).values(**sync))
-            mine = (steps.c.run_id == run_id, steps.c.number == number)
-            done = {"state": "done", "ended_at": time.time(), "usage": encode_usage(usage), "ended_sealed": ended}
-            connection.execute(update(steps).where(*mine).values(**done))
-            if pending:
-                connection.execute(insert(calls), pending)
+            thread = {"thread_id": thread_id}
+            newest = _NEWEST_ITEM.value(connection, thread) or 0
+            _SYNC.execute(connection, {**thread, "whose": engine_key, "state": state_sealed, "upto": newest})
+            done = {"in_run": run_id, "at": number, "now": time.time(), "used": encode_usage(usage), "how": ended}
+            _DONE.execute(connection, done)
+            _NEW_CALL.execute_each(connection, pending)
 
         return self.write(job, run_id)
 
@@ -164,9 +201,7 @@ class StepStore(Base):
 
         def job(connection: Connection) -> None:
             fence_undecided(connection, run_id, epoch)
-            started = {"state": "started", "tool_call_id": tool_call_id, "deadline": deadline}
-            pending = update(calls).where(*_at(run_id, place), calls.c.state == "pending")
-            connection.execute(pending.values(**started))
+            _START_CALL.execute(connection, {**_at(run_id, place), "page_id": tool_call_id, "until": deadline})
 
         return self.write(job, run_id)
 
@@ -177,11 +212,9 @@ class StepStore(Base):
         def job(connection: Connection) -> str:
             fence(connection, run_id, epoch)
             mine = _at(run_id, place)
-            undone = update(calls).where(*mine, calls.c.state != "done")
-            if connection.execute(undone.values(state="done", result_sealed=sealed)).rowcount == 1:
+            if _FINISH_CALL.execute(connection, {**mine, "result": sealed}) == 1:
                 return output
-            stored = connection.execute(select(calls.c.result_sealed).where(*mine)).scalar_one()
-            return str(self.vault.open(stored))
+            return str(self.vault.open(_RESULT.value(connection, mine)))
 
         return self.write(job, run_id)
 
@@ -239,7 +272,7 @@ class StepStore(Base):
 
     def answered(self, owner: str) -> Sequence[tuple[str, str]]:
         """Return run and tool call id of pages' answers on record, for runs that `owner` drives."""
-        driven = (runs.c.owner == owner, runs.c.state == "active")
+        driven = (runs.c.owner == owner, unfinished, runs.c.state == "active")
         query = select(calls.c.run_id, calls.c.tool_call_id).join(runs, runs.c.id == calls.c.run_id)
         answers = query.where(*driven, calls.c.state == "done", calls.c.tool_call_id.is_not(None))
         return self.read(lambda connection: [(row.run_id, row.tool_call_id) for row in connection.execute(answers)])
@@ -259,9 +292,8 @@ class StepStore(Base):
         )
 
     def _items_after(self, connection: Connection, thread_id: str, synced: int) -> list[Item]:
-        query = select(items.c.item_sealed).where(items.c.thread_id == thread_id, items.c.id > synced)
-        rows = connection.execute(query.order_by(items.c.id)).scalars().all()
-        return [self.vault.open(item) for item in rows]
+        rows = _ITEMS_AFTER.rows(connection, {"thread_id": thread_id, "synced": synced})
+        return [self.vault.open(item) for (item,) in rows]
 
 
 def _storable(text: str) -> str:
@@ -269,11 +301,18 @@ def _storable(text: str) -> str:
     return events.well_formed(text).replace("\0", "\ufffd")
 
 
-def _at(run_id: str, place: Place) -> tuple[Any, Any, Any]:
-    return calls.c.run_id == run_id, calls.c.step == place[0], calls.c.position == place[1]
+def _at(run_id: str, place: Place) -> dict[str, Any]:
+    return {"in_run": run_id, "in_step": place[0], "at": place[1]}
+
+
+def _state_of(connection: Connection, thread_id: str, engine_key: str) -> tuple[bytes | None, int]:
+    """Return what this engine remembers of a thread, sealed, and the newest item that covers; None, 0 without."""
+    found = _THREAD.row(connection, {"thread_id": thread_id})
+    whose, state, synced = found or (None, None, 0)
+    return (state, synced) if whose == engine_key and state is not None else (None, 0)
 
 
 def _add_items(connection: Connection, thread_id: str, run_id: str, sealed: Sequence[bytes]) -> None:
-    if sealed:
-        rows = [{"thread_id": thread_id, "run_id": run_id, "item_sealed": item} for item in sealed]
-        connection.execute(insert(items), rows)
+    _NEW_ITEM.execute_each(
+        connection, [{"thread_id": thread_id, "run_id": run_id, "item_sealed": item} for item in sealed]
+    )

@@ -14,6 +14,7 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    literal_column,
     text,
 )
 
@@ -46,6 +47,9 @@ items = Table(
     sqlite_autoincrement=True,
 )
 
+under_way = text("state IN ('starting', 'active', 'ending')")
+"""The states of a run that holds its thread."""
+
 runs = Table(
     "bf_runs",
     metadata,
@@ -73,8 +77,8 @@ runs = Table(
         "bf_one_run_per_thread",
         "thread_id",
         unique=True,
-        sqlite_where=text("state IN ('starting', 'active', 'ending')"),
-        postgresql_where=text("state IN ('starting', 'active', 'ending')"),
+        sqlite_where=under_way,
+        postgresql_where=under_way,
     ),
     Index(
         "bf_runs_open",
@@ -134,6 +138,9 @@ calls = Table(
 
 The key is the call's place, since not every provider's call ids are unique in a run."""
 
+unfinished = runs.c.told == literal_column("0")
+"""What somebody still has to do with. Written out, not bound: else SQLite does not use the index that knows them."""
+
 keys = Table(
     "bf_idempotency",
     metadata,
@@ -154,6 +161,16 @@ owners = Table(
     Column("has_left", Integer, nullable=False),
 )
 """Processes that drive runs, where no file lock tells whether they live (Postgres)."""
+
+plugin_values = Table(
+    "bf_plugin_values",
+    metadata,
+    Column("key", String(64), primary_key=True),
+    Column("plugin", String(200), nullable=False),
+    Column("value_sealed", LargeBinary),
+    Column("expires_at", Float, index=True),
+)
+"""What plugins keep; `key` is a digest of the plugin's name and the key's."""
 
 schema = Table("bf_schema", metadata, Column("version", Integer, primary_key=True))
 """One row: which version of these tables this is."""

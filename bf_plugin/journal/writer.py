@@ -1,9 +1,10 @@
 """One thread that writes: jobs that wait together are committed together.
 
-A commit costs about as much for fifty rows as for one, and SQLite has one writer anyway. A job that fails is undone
-alone, by its savepoint; its neighbours in the group are not touched. Where the database goes away for a while, or two
-processes lock each other's rows, the whole group is carried out again; whether a commit that was not answered
-happened is asked first.
+A commit costs about as much for fifty rows as for one, and SQLite has one writer anyway. A group is first carried out
+without savepoints, which cost more than most jobs do. If one of its jobs fails after it may have written, all is undone
+and carried out again with a savepoint a job: then the failing job is undone alone, and its neighbours are not touched.
+Where the database goes away for a while, or two processes lock each other's rows, the whole group is carried out again
+too; whether a commit that was not answered happened is asked first.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import contextlib
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass
@@ -21,30 +22,59 @@ from typing import Any, TypeVar
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
-from bf_plugin.errors import JournalError
+from bf_plugin.errors import Fenced, JournalError
 from bf_plugin.journal.outages import OUTAGE, is_committed, passes, pauses, transaction_id
+from bf_plugin.journal.records import Decided
+from bf_plugin.journal.signals import signalled
 from bf_plugin.logs import get_logger
 
 T = TypeVar("T")
 Job = Callable[[Connection], Any]
 Outcome = tuple[Any, "BaseException | None"]
+"""What a job returned, and what it failed with: one of the two."""
 
 _GROUP = 256
+_BEFORE_WRITING = (Fenced, Decided)
+"""What a fence raises: nothing was changed then, so there is nothing to undo."""
+
+
+@dataclass(frozen=True, slots=True)
+class Keyed:
+    """A job; `key` is the run whose row it locks first."""
+
+    key: str
+    job: Job
 
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """A queued job; `key` is the run whose row it locks first."""
+    """Jobs that were queued together, in the order of their keys, each with an outcome of its own.
 
-    key: str
-    job: Job
+    `alone`: the future has the one job's. `together` carries all of them out at once, or returns False.
+    """
+
+    jobs: Sequence[Keyed]
     future: Future[Any]
+    alone: bool = False
+    together: Callable[[Connection], bool] | None = None
+
+    def settle(self, outcomes: list[Outcome]) -> None:
+        """Tell whoever waits."""
+        value, failure = outcomes[0] if self.alone else (outcomes, None)
+        if failure is None:
+            self.future.set_result(value)
+        else:
+            self.future.set_exception(failure)
+
+
+class _Failing(Exception):
+    """A job failed, and may have written before: its group is carried out again with savepoints."""
 
 
 class _InDoubt(Exception):
     """The commit of a transaction was not answered."""
 
-    def __init__(self, transaction: str, outcomes: list[Outcome], cause: DBAPIError) -> None:
+    def __init__(self, transaction: str, outcomes: list[list[Outcome]], cause: DBAPIError) -> None:
         super().__init__(transaction)
         self.transaction = transaction
         self.outcomes = outcomes
@@ -54,8 +84,10 @@ class _InDoubt(Exception):
 class Writer:
     """Runs jobs in transactions, on a daemon thread; those of one key in the order they came in."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, wake: Callable[[Collection[str]], None] = lambda owners: None) -> None:
         self._engine = engine
+        self._wake = wake
+        self._connection: Connection | None = None  # kept: taking one out of the pool costs more than a small commit
         self._queue: queue.SimpleQueue[_Entry | None] = queue.SimpleQueue()
         self._closed = False
         self._log = get_logger(__name__)
@@ -69,11 +101,17 @@ class Writer:
         Raises (through the future) what the job raised, or JournalError when the transaction failed.
         """
         future: Future[T] = Future()
-        with self._lock:
-            if self._closed:
-                future.set_exception(JournalError("the journal is closed: this process is shutting down"))
-            else:
-                self._queue.put(_Entry(key, job, future))
+        self._put(_Entry([Keyed(key, job)], future, alone=True))
+        return future
+
+    def submit_all(self, jobs: Sequence[Keyed], together: Callable[[Connection], bool]) -> Future[list[Outcome]]:
+        """Queue jobs, in the order of their keys; the future has their outcomes after the commit.
+
+        `together` carries all of them out at once and returns True, or False when it has changed nothing: then they are
+        carried out one by one. Raises (through the future) JournalError when the transaction failed.
+        """
+        future: Future[list[Outcome]] = Future()
+        self._put(_Entry(jobs, future, together=together))
         return future
 
     def close(self) -> None:
@@ -84,21 +122,30 @@ class Writer:
                 self._queue.put(None)
         self._thread.join(timeout=10)
 
+    def _put(self, entry: _Entry) -> None:
+        with self._lock:
+            if self._closed:
+                entry.future.set_exception(JournalError("the journal is closed: this process is shutting down"))
+            else:
+                self._queue.put(entry)
+
     def _work(self) -> None:
-        while True:
+        last = False
+        while not last:
             group, last = self._next_group()
             if group:
                 self._commit(group)
-            if last:
-                return
+        self._disconnect()
 
     def _next_group(self) -> tuple[list[_Entry], bool]:
         group: list[_Entry] = []
+        size = 0
         entry = self._queue.get()
         while entry is not None:
             if entry.future.set_running_or_notify_cancel():
                 group.append(entry)
-            if len(group) == _GROUP:
+                size += len(entry.jobs)
+            if size >= _GROUP:
                 return group, False
             try:
                 entry = self._queue.get_nowait()
@@ -108,7 +155,7 @@ class Writer:
 
     def _commit(self, group: list[_Entry]) -> None:
         # Two processes that lock rows in the same order do not lock each other out.
-        group.sort(key=lambda entry: entry.key)
+        group.sort(key=lambda entry: entry.jobs[0].key)
         try:
             outcomes = self._insist(group)
         except Exception as error:
@@ -116,23 +163,23 @@ class Writer:
             for entry in group:
                 entry.future.set_exception(problem)
             return
-        for entry, (value, failure) in zip(group, outcomes, strict=True):
-            if failure is None:
-                entry.future.set_result(value)
-            else:
-                entry.future.set_exception(failure)
+        for entry, outcome in zip(group, outcomes, strict=True):
+            entry.settle(outcome)
 
-    def _insist(self, group: list[_Entry]) -> list[Outcome]:
+    def _insist(self, group: Sequence[_Entry]) -> list[list[Outcome]]:
         """Carry out a group, again if need be; return what came of each job."""
         tries = pauses(OUTAGE)
         doubt: _InDoubt | None = None
-        said = False
+        apart = said = False
         while True:
             try:
                 if doubt is not None and self._happened(doubt):
                     return doubt.outcomes
                 doubt = None
-                return self._transact(group)
+                return self._transact(group, apart)
+            except _Failing:
+                apart = True
+                continue
             except _InDoubt as error:
                 doubt, problem = error, error.cause
             except DBAPIError as error:
@@ -145,10 +192,12 @@ class Writer:
             said = True
             time.sleep(pause)
 
-    def _transact(self, group: list[_Entry]) -> list[Outcome]:
-        with self._engine.connect() as connection:
+    def _transact(self, group: Sequence[_Entry], apart: bool) -> list[list[Outcome]]:
+        try:
+            connection = self._connection = self._connection or self._engine.connect()
             transaction = connection.begin()
-            outcomes = [_attempt(connection, entry.job) for entry in group]
+            outcomes = [_carried_out(connection, entry, apart) for entry in group]
+            owners = signalled(connection)
             name = transaction_id(connection)
             try:
                 transaction.commit()
@@ -156,7 +205,19 @@ class Writer:
                 if name is None or not passes(error):
                     raise
                 raise _InDoubt(name, outcomes, error) from None
+        except BaseException:
+            self._disconnect()
+            raise
+        if owners:
+            self._wake(owners)
         return outcomes
+
+    def _disconnect(self) -> None:
+        """Give the connection back, what it had begun is undone."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            signalled(connection)
+            connection.close()
 
     def _happened(self, doubt: _InDoubt) -> bool:
         """Tell whether a transaction in doubt was committed. Raises it again while the server does not know yet."""
@@ -178,7 +239,28 @@ def written(future: Future[T], seconds: float = 30.0) -> T:
         raise JournalError(f"the journal took no write within {seconds:g} s: see what keeps its disk busy") from None
 
 
+def _carried_out(connection: Connection, entry: _Entry, apart: bool) -> list[Outcome]:
+    attempt = _attempt_apart if apart else _attempt
+    if entry.together is not None and not apart and _attempt(connection, entry.together)[0]:
+        return [(None, None)] * len(entry.jobs)
+    return [attempt(connection, keyed.job) for keyed in entry.jobs]
+
+
 def _attempt(connection: Connection, job: Job) -> Outcome:
+    """Run a job. Raises what undoes the whole group: failures that pass, and _Failing."""
+    try:
+        return job(connection), None
+    except _BEFORE_WRITING as error:
+        return None, error
+    except DBAPIError as error:
+        if passes(error):
+            raise
+        raise _Failing from None
+    except Exception:
+        raise _Failing from None
+
+
+def _attempt_apart(connection: Connection, job: Job) -> Outcome:
     """Run a job in a savepoint. Raises only what makes the whole group worth another try."""
     savepoint = connection.begin_nested()
     try:
@@ -222,5 +304,6 @@ _ADVICE = {
     "locked": "another program keeps a write transaction open on it; end that program",
     "readonly": "make the file and its folder writable for this user, or set BF_DATABASE_URL",
     "disk I/O": "its disk is failing or full",
+    "not a database": "another program's file lies there: correct BF_DATABASE_URL",
     "malformed": "restore it from a backup, or move it away to start afresh",
 }

@@ -3,70 +3,131 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from typing import Any
-
-import aiohttp
+import ssl
+from typing import Any, NamedTuple
 
 from bf_plugin.errors import ConfigurationError, DeliveryRefused, DeliveryRetry
+from bf_plugin.http.connection import HttpConnection
+from bf_plugin.http.endpoint import endpoint_of, header_lines
+from bf_plugin.http.pool import Pool, direct
 from bf_plugin.messengers.answers import PATH, settle
 from bf_plugin.messengers.port import Destination, envelope
 
-# Uncompressed: the answer is thrown away unread.
-_HEADERS = {"Content-Type": "application/json", "Accept": "application/json", "Accept-Encoding": "identity"}
+_HEADERS = {"Content-Type": "application/json", "Accept": "application/json", "User-Agent": "bf_plugin"}
 
 
 class HttpMessenger:
     """Posts to `<url>/message/sendmessage` over kept-alive connections, at most `connections` to one origin.
 
-    `timeout` is in seconds, for all of a delivery: the wait for a connection, the connect, the answer. Redirects are
-    not followed and proxies of the environment not used: a message goes where the operator said.
+    `timeout` is in seconds, for all of a delivery: the wait for a connection, the connect, the answer. The status of
+    the answer decides; its body is dropped, since gateways echo the message there. Redirects are not followed and
+    proxies of the environment not used: a message goes where the operator said.
     """
 
     def __init__(self, *, connections: int = 100, timeout: float = 5.0) -> None:
         self._connections = connections
         self._timeout = timeout
-        self._session: aiohttp.ClientSession | None = None
+        self._pools: dict[tuple[str, int, bool], Pool] = {}
+        self._ways: dict[str, _Way] = {}
 
     async def send(self, destination: Destination, message: bytes) -> None:
         """Deliver one message. Raises DeliveryRetry or DeliveryRefused."""
         if destination.url is None:
             raise DeliveryRefused("the destination has no messaging URL")
-        url = destination.url.rstrip("/") + PATH
+        way = self._ways.get(destination.url) or self._way(destination.url)
+        body = envelope(destination, message)
+        request = b"%b%d\r\n\r\n%b" % (way.head, len(body), body)
         try:
-            status, retry_after = await self._post(url, envelope(destination, message))
-        except aiohttp.InvalidURL:
-            raise DeliveryRefused("the messaging URL is not valid") from None
-        except (aiohttp.ClientError, asyncio.TimeoutError, OSError) as error:
-            # Without its text and cause: aiohttp quotes URLs, and a URL may hold a password.
-            raise DeliveryRetry(f"the gateway gave no answer ({type(error).__name__})") from None
-        settle(status, retry_after)
+            answer = await self._post(way.pool, request, destination.app)
+        except (asyncio.TimeoutError, OSError) as error:
+            # Without its text and cause, which may quote the URL: that may hold a password.
+            raise DeliveryRetry(f"the gateway cannot be reached ({type(error).__name__})") from None
+        if not answer.status:
+            raise DeliveryRetry(f"the gateway gave no answer ({answer.problem})")
+        settle(answer.status, answer.retry_after)
 
     async def aclose(self) -> None:
         """Close the connections."""
-        if self._session is not None:
-            await self._session.close()
+        for pool in self._pools.values():
+            pool.close()
+        self._pools.clear()
+        self._ways.clear()
 
-    async def _post(self, url: str, body: bytes) -> tuple[int, str | None]:
-        async with self._open().post(url, data=body, allow_redirects=False) as response:
-            # Read to the end, so that the connection can be used again, but keep nothing of it: the status decides, and
-            # an answer that breaks off after it costs only the connection.
-            with contextlib.suppress(aiohttp.ClientError, asyncio.TimeoutError):
-                while await response.content.readany():
-                    pass
-            return response.status, response.headers.get("Retry-After")
+    async def _post(self, pool: Pool, request: bytes, app: str) -> _Answer:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._timeout
+        while True:
+            connection = await pool.take(app, deadline - loop.time())
+            was_used = connection.used
+            answer = await _Answer(connection, request, deadline).settled
+            # A server may close a kept connection just as we write. Should it have the message, it gets it twice.
+            in_vain = not answer.status and was_used and not connection.heard
+            if not in_vain or loop.time() >= deadline:
+                return answer
 
-    def _open(self) -> aiohttp.ClientSession:
-        """Return the session, made at the first delivery, since it belongs to the loop that runs then."""
-        if self._session is None:
-            self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=0, limit_per_host=self._connections),
-                timeout=aiohttp.ClientTimeout(total=self._timeout),
-                headers=_HEADERS,
-                cookie_jar=aiohttp.DummyCookieJar(),
-                auto_decompress=False,
-            )
-        return self._session
+    def _way(self, url: str) -> _Way:
+        try:
+            endpoint = endpoint_of(url)
+            head = endpoint.head("POST", PATH) + header_lines(_HEADERS) + b"Content-Length: "
+        except ValueError:
+            raise DeliveryRefused("the messaging URL is not valid") from None
+        if endpoint.origin not in self._pools:
+            tls = ssl.create_default_context() if endpoint.secure else None
+            self._pools[endpoint.origin] = Pool(direct(endpoint.host, endpoint.port, tls), limit=self._connections)
+        self._ways[url] = _Way(head, self._pools[endpoint.origin])
+        return self._ways[url]
+
+
+class _Way(NamedTuple):
+    """How to reach a messaging URL: the head of each request but for its length, and the connections."""
+
+    head: bytes
+    pool: Pool
+
+
+class _Answer:
+    """What counts of an answer: its status, once its body is over, the connection lost or the time out."""
+
+    __slots__ = ("_connection", "_timer", "problem", "retry_after", "settled", "status")
+
+    def __init__(self, connection: HttpConnection, request: bytes, deadline: float) -> None:
+        loop = asyncio.get_running_loop()
+        self.status = 0
+        self.retry_after: str | None = None
+        self.problem = ""
+        self.settled: asyncio.Future[_Answer] = loop.create_future()
+        self.settled.add_done_callback(self._over)
+        self._connection = connection
+        self._timer = loop.call_at(deadline, self._late)
+        connection.send(request, self)
+
+    def head(self, status: int, headers: dict[bytes, bytes]) -> None:
+        """Keep the status; one that is none is no answer."""
+        self.status = status if status <= 599 else 0
+        if (later := headers.get(b"retry-after")) is not None:
+            self.retry_after = later.decode("latin-1")
+
+    def body(self, data: bytes) -> None:
+        """Drop it."""
+
+    def end(self) -> None:
+        """Settle."""
+        if not self.settled.done():
+            self.settled.set_result(self)
+
+    def lost(self, reason: str) -> None:
+        """Settle: a status that came counts, a body that broke off does not matter."""
+        self.problem = reason
+        self.end()
+
+    def _late(self) -> None:
+        self._connection.close()
+        self.lost("not in time")
+
+    def _over(self, settled: asyncio.Future[_Answer]) -> None:
+        self._timer.cancel()
+        if settled.cancelled():
+            self._connection.close()
 
 
 def create_messenger(context: Any) -> HttpMessenger:

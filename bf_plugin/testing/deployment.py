@@ -17,7 +17,8 @@ from typing import Any, Literal
 import requests
 from cryptography.fernet import Fernet
 
-from bf_plugin.middleware import Application, mount
+from bf_plugin.engines.port import Engine
+from bf_plugin.middleware import Application
 from bf_plugin.paths import PREFIX
 from bf_plugin.settings import Settings
 from bf_plugin.testing.gateway import GatewayServer, RecordingGateway
@@ -34,9 +35,10 @@ Wsgi = Callable[..., Iterable[bytes]]
 class Deployment:
     """Gateway, plugin, provider and server together. Further keyword arguments are settings.
 
+    `plugins` are those of `mount`, `sections` the settings of plugins by name (`[plugins.NAME]` of the apps file).
     `wrap` puts WSGI middleware around the mounted app (a validator, a prefix); `inner` around the gateway. `prefix` is
     the path under which `wrap` serves it. Messages reach the gateway in-process, or with `messaging` http by a server
-    of its own.
+    of its own. With an `engine`, a `ScriptedEngine` for instance, there is no provider: it answers in its place.
     """
 
     def __init__(
@@ -44,7 +46,9 @@ class Deployment:
         *,
         folder: Path,
         plugins: Iterable[object] = (),
+        sections: Mapping[str, Mapping[str, Any]] | None = None,
         provider: ProviderSimulator | None = None,
+        engine: Engine | None = None,
         gateway: RecordingGateway | None = None,
         wrap: Callable[[Wsgi], Wsgi] = lambda app: app,
         inner: Callable[[Wsgi], Wsgi] = lambda app: app,
@@ -53,8 +57,10 @@ class Deployment:
         messaging: Literal["host", "http"] = "host",
         **settings: Any,
     ) -> None:
-        self._own_provider = provider is None
-        self.provider = provider or ProviderSimulator().__enter__()
+        self._own_provider = provider is None and engine is None
+        self._provider = ProviderSimulator().__enter__() if self._own_provider else provider
+        self._engine = engine
+        self._plugins = tuple(plugins)
         self.gateway = gateway or RecordingGateway(keys=[APP_KEY])
         self._messaging = GatewayServer(self.gateway).__enter__() if messaging == "http" else None
         if self._messaging is not None:
@@ -62,12 +68,15 @@ class Deployment:
         values = {
             "database_url": f"sqlite:///{folder / 'journal.db'}",
             "secret_key": Fernet.generate_key().decode(),
-            "openai_base_url": self.provider.base_url,
+            "openai_base_url": None if self._provider is None else self._provider.base_url,
             "model": "gpt-test",
+            "plugins": sections or {},
         }
         self.settings = Settings(**{**values, **settings})
-        self.application: Application = mount(inner(self.gateway), settings=self.settings, plugins=plugins)
-        self._server = GatewayServer(self.gateway, app=wrap(self.application), threads=threads).__enter__()
+        self._host = inner(self.gateway)
+        self.application = self._mounted()
+        served = wrap(lambda environ, start_response: self.application(environ, start_response))
+        self._server = GatewayServer(self.gateway, app=served, threads=threads).__enter__()
         self.url = self._server.url + prefix
         self.http = requests.Session()
 
@@ -84,8 +93,32 @@ class Deployment:
         self.application.close()
         if self._messaging is not None:
             self._messaging.close()
-        if self._own_provider:
-            self.provider.stop()
+        if self._provider is not None and self._own_provider:
+            self._provider.stop()
+
+    @property
+    def provider(self) -> ProviderSimulator:
+        """The simulated provider."""
+        if self._provider is None:
+            raise RuntimeError("there is no provider in this deployment: its engine was given")
+        return self._provider
+
+    @property
+    def engine(self) -> Any:
+        """The engine that was given; `requests` of a `ScriptedEngine` has what the model was asked."""
+        if self._engine is None:
+            raise RuntimeError("no engine was given to this deployment: `provider` has what the model was asked")
+        return self._engine
+
+    def restart(self) -> None:
+        """Close the plugin and mount it again on the same journal, as a restart of the server does.
+
+        Runs under way are handed over and taken over: their text is replayed through `on_delta`, tools that were
+        called are not called again. Factories are called again; objects given as `plugins` stay what they are.
+        """
+        self.application.close()
+        self.application = self._mounted()
+        self.application.start()
 
     def body(self, text: str = "Hi", *, stream: bool = True, **payload: Any) -> dict[str, Any]:
         """Return the body of a start; `payload` adds to its payload."""
@@ -134,11 +167,16 @@ class Deployment:
         """Return a run's text as it was delivered, placed by offset."""
         return self.gateway.text(run["runId"])
 
+    def _mounted(self) -> Application:
+        engines = None if self._engine is None else {"openai": self._engine}
+        return Application(self._host, name=None, settings=self.settings, plugins=self._plugins, engines=engines)
+
     def _url(self, path: str) -> str:
         return self.url + (path if path.startswith(("/llm", "/message", "/hello")) else PREFIX + path)
 
 
 def _expect(status: int, response: requests.Response) -> dict[str, Any]:
+    __tracebackhide__ = True
     assert response.status_code == status, f"{response.status_code}: {response.text}"  # noqa: S101 - for tests
     body: dict[str, Any] = response.json()
     return body

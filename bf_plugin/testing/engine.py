@@ -1,34 +1,45 @@
-"""An engine that plays a script: runs without a provider, for fast tests of hooks and of the driver."""
+"""An engine that plays a script: runs without a provider, for fast tests of hooks and of the driver.
+
+```python
+engine = ScriptedEngine(["Hello ", gate, "world", call("look", {"at": "it"})], "and goodbye")
+```
+"""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+import json
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
 
-from bf_plugin.engines.port import Access, Cursor, Event, Handle, State, StepDone, StepRequest, Text
+from bf_plugin.engines.port import Access, Cursor, Handle, State, StepDone, StepRequest, Take, Text
 from bf_plugin.errors import ProviderError
 from bf_plugin.items import FunctionCall, Item, text_message
+from bf_plugin.testing.gate import Gate
 from bf_plugin.values import FinishReason, Usage
 
-Piece = str | FunctionCall | Exception | Callable[[], Awaitable[object]]
+Piece = str | FunctionCall | Exception | Gate | Callable[[], Awaitable[object]]
 """What happens next in a step: text, a call, a failure, or something to wait for."""
 
 
-def call(name: str, arguments: str = "{}", call_id: str = "call_1") -> FunctionCall:
-    """Return a function call for a script."""
-    return {"type": "function_call", "call_id": call_id, "name": name, "arguments": arguments}
+def call(name: str, arguments: Mapping[str, Any] | str = "{}", call_id: str = "call_1") -> FunctionCall:
+    """Return a function call for a script; `arguments` as an object or as its JSON text."""
+    text = arguments if isinstance(arguments, str) else json.dumps(arguments)
+    return {"type": "function_call", "call_id": call_id, "name": name, "arguments": text}
 
 
 class ScriptedEngine:
     """Plays one script per step, in order; `requests`, `resumed` and `cancelled` record what it was asked.
 
-    A script is a sequence of pieces. `refuse` as a script's first piece, an exception, refuses the step. `usage` is
-    what each step reports. A step beyond the scripts is a failure of the test.
+    A script is a sequence of pieces, or one text. An exception as its first piece refuses the step. `usage` is what
+    each step reports. A step beyond the scripts fails its run; `assert_played` fails a test for that, and for scripts
+    that are left.
     """
 
     def __init__(self, *scripts: Sequence[Piece], usage: Usage | None = None, finish_reason: FinishReason = "stop"):
-        self._scripts = list(scripts)
+        self._scripts = [[script] if isinstance(script, str) else script for script in scripts]
         self._usage = usage or Usage(prompt_tokens=1, completion_tokens=1, total_tokens=2)
         self._finish_reason = finish_reason
+        self._beyond: list[int] = []
         self.requests: list[StepRequest] = []
         self.cancelled: list[Handle] = []
         self.resumed: list[tuple[Handle, Cursor]] = []
@@ -40,10 +51,18 @@ class ScriptedEngine:
         """How many scripts were not played."""
         return len(self._scripts)
 
+    def assert_played(self) -> None:
+        """Raise AssertionError unless each script was played, and none was missing."""
+        if self._beyond:
+            raise AssertionError(f"the model was asked more often than scripted: step {self._beyond[0]} has no script")
+        if self._scripts:
+            raise AssertionError(f"{self.unused} script(s) were never asked for, the first: {self._scripts[0]!r}")
+
     async def start(self, request: StepRequest, access: Access) -> ScriptedStream:
         """Accept the step, or refuse it."""
         self.requests.append(request)
         if not self._scripts:
+            self._beyond.append(request.number)
             raise AssertionError(f"step {request.number} has no script")
         script = self._scripts.pop(0)
         if self.before_accept is not None:
@@ -98,21 +117,21 @@ class ScriptedStream:
         self._finish_reason = finish_reason
         self.closed = False
 
-    async def batches(self) -> AsyncIterator[Sequence[Event]]:
+    async def read(self, take: Take) -> None:
         """Play the script, one event a batch."""
         text = [self._before]
         calls: list[FunctionCall] = []
         for sequence, piece in enumerate(self._script):
             if isinstance(piece, str):
                 text.append(piece)
-                yield [Text(piece, sequence)]
+                take([Text(piece, sequence)])
             elif isinstance(piece, Exception):
                 raise piece
             elif isinstance(piece, dict):
                 calls.append(piece)
             else:
-                await piece()
-        yield [self._done("".join(text), calls)]
+                await (piece.passed() if isinstance(piece, Gate) else piece())
+        take([self._done("".join(text), calls)])
 
     async def aclose(self) -> None:
         """Note that the driver let go."""

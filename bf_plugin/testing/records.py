@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Mapping
 from typing import Any
 
 from bf_plugin.ids import new_run_id, new_thread_id
 from bf_plugin.items import text_message
-from bf_plugin.journal import RunRecord, RunSpec, Secrets
+from bf_plugin.journal import Journal, RunRecord, RunSpec, Secrets
+from bf_plugin.journal.records import Sealed
+
+
+def seal(journal: Journal, run: RunRecord, *messages: Sealed, epoch: int = 1, closing: bool = False) -> None:
+    """Seal messages as a driver of the run does, and wait until they are committed. Raises what a driver would get."""
+
+    async def on_a_loop() -> None:
+        log = journal.log.of(run.id, epoch)
+        await asyncio.gather(*[log.seal(message, closing=closing) for message in messages])
+
+    asyncio.run(on_a_loop())
+
 
 _SPEC: Mapping[str, Any] = {
     "provider": "scripted",

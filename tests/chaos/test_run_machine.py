@@ -308,7 +308,7 @@ def lives(machine: type[RunMachine], examples: int) -> None:
 
 
 def _run(machine: type[RunMachine], examples: int) -> None:
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+    run_state_machine_as_test(
         machine,
         settings=settings(
             max_examples=examples,

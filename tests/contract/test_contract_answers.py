@@ -11,7 +11,8 @@ import pytest
 import requests
 
 from bf_plugin import hookimpl
-from bf_plugin.testing.deployment import Deployment
+from bf_plugin.testing.deployment import APP_KEY, Deployment
+from bf_plugin.testing.gateway import RecordingGateway
 from bf_plugin.testing.provider import Gate, call, failed, incomplete, refusal, reply, text
 
 Deploy = Callable[..., Deployment]
@@ -255,6 +256,27 @@ def test_places_for_runs(deploy: Deploy) -> None:
     assert int(answer.headers["Retry-After"]) >= 1
     gate.release()
     deployed.events(run)
+
+
+def test_one_app_does_not_take_the_places_of_others(deploy: Deploy) -> None:
+    """The last tenth is for apps that have less than their share: one app's rush does not shut out another."""
+    gateway = RecordingGateway(keys=[APP_KEY, "BFAPI_other"])
+    deployed = deploy(gateway=gateway, max_runs=10)
+    gate = Gate()
+    deployed.provider.brain = lambda request: reply(text("a", gate))
+    other = {**deployed.body(), "apiKey": "BFAPI_other"}
+    assert deployed.post("", other).status_code == 201
+    runs = [deployed.start() for _ in range(8)]
+
+    refused = deployed.post("", deployed.body())
+
+    assert refused.status_code == 503
+    assert "fewer runs" in refused.json()["message"]
+    assert int(refused.headers["Retry-After"]) >= 1
+    assert deployed.post("", other).status_code == 201
+    gate.release()
+    for run in runs:
+        deployed.events(run)
 
 
 def test_waiting_callers_are_not_mixed_up(deploy: Deploy, threads: ThreadPoolExecutor) -> None:

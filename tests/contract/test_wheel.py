@@ -59,14 +59,16 @@ def test_it_holds_all_of_the_package(wheel: zipfile.ZipFile) -> None:
 
 
 def test_its_metadata_is_complete(wheel: zipfile.ZipFile) -> None:
-    """Command, engine and messengers are declared; README and licence are there."""
+    """Command, engine, messengers and pytest plugin are declared; README and licence are there."""
     (folder,) = {name.partition("/")[0] for name in wheel.namelist() if ".dist-info/" in name}
     entries = ConfigParser()
     entries.read_string(wheel.read(f"{folder}/entry_points.txt").decode())
     assert list(entries["console_scripts"]) == ["bf-plugin"]
     assert list(entries["bf_plugin.engines"]) == ["openai"]
     assert list(entries["bf_plugin.messengers"]) == ["http", "https"]
+    assert dict(entries["pytest11"]) == {"bf_plugin": "bf_plugin.testing.pytest_plugin"}
     metadata = message_from_bytes(wheel.read(f"{folder}/METADATA"))
     assert metadata["License-Expression"] == "MIT"
+    assert {"testing", "postgres"} <= set(metadata.get_all("Provides-Extra") or ())
     assert "# bf_plugin" in str(metadata.get_payload())
     assert wheel.read(f"{folder}/licenses/LICENSE") == (ROOT / "LICENSE").read_bytes()

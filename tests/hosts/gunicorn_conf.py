@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 bind = "127.0.0.1:0"
 worker_class = "gthread"
 threads = 8
@@ -12,6 +14,7 @@ control_socket_disable = True  # since gunicorn 25: no socket in the home direct
 def post_worker_init(worker):
     """Start the plugin when a worker boots, not with its first request."""
     worker.wsgi.start()
+    gc.freeze()  # what is loaded by now need not be looked through again and again
 
 
 def worker_exit(server, worker):

@@ -26,6 +26,7 @@ from bf_plugin.journal import RunRecord, open_journal
 from bf_plugin.journal.postgres import Listener, PostgresServer
 from bf_plugin.loop import LoopThread
 from bf_plugin.messengers.port import Destination
+from bf_plugin.pace import Pace
 from bf_plugin.settings import Settings
 from bf_plugin.testing.engine import ScriptedEngine
 from bf_plugin.testing.records import a_run
@@ -64,6 +65,7 @@ class Process:
             journal=self.journal,
             hooks=HookCalls(new_manager(), Workers("test", limit=1)),
             settings=Settings(coalesce_ms=0, heartbeat=0.1, heartbeat_timeout=0.6),
+            pace=Pace(0),
             engine=lambda name: engine,
             messenger=lambda record: self.gateway,
         )

@@ -17,16 +17,14 @@ import json
 
 from bf_plugin.hookcalls import HookCalls
 from bf_plugin.plugins import load_plugins
+from bf_plugin.testing import new_call, new_run
 from bf_plugin.threads import Workers
-from bf_plugin.values import Run, ToolCall
 
 plugins = load_plugins()
 (report,) = [report for report in plugins.reports if report.name == "weather"]
 calls = HookCalls(plugins.manager, Workers("hooks", limit=1))
-run = Run(id="run_1", thread_id="thread_1", app="shop", request_id="r", provider="openai", model="m",
-          instructions=None, tools=[], metadata={}, options={}, stream=True)
-call = ToolCall(id="c", name="getCurrentWeather", arguments={"location": "San Francisco, CA"}, idempotency_key="k")
-result = asyncio.run(calls.on_tool_call(run, call))
+call = new_call("getCurrentWeather", {"location": "San Francisco, CA"})
+result = asyncio.run(calls.on_tool_call(new_run(), call))
 import bf_hook_weather
 print(json.dumps([report.status, report.hooks, result.output, calls.tool_options("getCurrentWeather").timeout,
                   bf_hook_weather.__file__]))

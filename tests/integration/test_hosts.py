@@ -295,8 +295,8 @@ def test_close_hands_runs_over(deploy: Callable[..., Deployment]) -> None:
 
 
 FORK = """
-import json, os, sys
-from bf_plugin import mount
+import json, os, sys, threading
+from bf_plugin import hookimpl, mount
 
 def host(environ, start_response):
     start_response("404 Not Found", [("Content-Length", "0")])
@@ -317,7 +317,19 @@ def poll(text):
     b"".join(answer)
     answer.close()
 
-application = mount(host)
+class Counter:
+    def __init__(self, context):
+        self.context, self.pid = context, os.getpid()
+
+    @hookimpl
+    def before_run(self, run):
+        number, thread = self.context.store.increment("runs"), self.context.run_async(thread_name())
+        print("run", number, thread, "made here" if self.pid == os.getpid() else "made elsewhere", flush=True)
+
+async def thread_name():
+    return threading.current_thread().name
+
+application = mount(host, plugins=[Counter])
 application.start()
 poll("parent")
 child = os.fork()
@@ -331,7 +343,10 @@ poll("parent again")
 
 
 def test_a_fork_starts_afresh_and_leaves_its_parent_alone(site: Site) -> None:
-    """Parent and child both serve after a fork in mid-life, and the parent goes on after the child has closed."""
+    """Parent and child both serve after a fork in mid-life, and the parent goes on after the child has closed.
+
+    Factories of plugins are called in the child again; what plugins keep in their store is one thing for both.
+    """
     site.provider.script("one", "two", "three")
 
     done = subprocess.run(
@@ -344,7 +359,49 @@ def test_a_fork_starts_afresh_and_leaves_its_parent_alone(site: Site) -> None:
     )
 
     assert "Traceback" not in done.stderr
-    assert done.stdout.splitlines() == ["parent 200 OK", "child 200 OK", "parent again 200 OK"]
+    assert done.stdout.splitlines() == [
+        "run 1 bf-loop made here",
+        "parent 200 OK",
+        "run 2 bf-loop made here",
+        "child 200 OK",
+        "run 3 bf-loop made here",
+        "parent again 200 OK",
+    ]
+
+
+EXIT = """
+import asyncio, sys
+from bf_plugin import hookimpl, mount
+
+class Last:
+    def __init__(self, context):
+        self.context = context
+
+    @hookimpl
+    def on_end(self, run): ...
+
+    async def aclose(self):
+        await asyncio.sleep(0)
+        print("aclose", flush=True)
+
+    def close(self):
+        self.context.run_async(asyncio.sleep(0))
+        print("close", self.context.store.increment("closed"), flush=True)
+
+mount(None, plugins=[Last]).start()
+"""
+
+
+def test_plugins_are_closed_when_the_interpreter_exits(site: Site) -> None:
+    """Nobody calls `close` of the application, and no thread can be started any more (Python 3.12): all is closed."""
+    said = []
+    for _ in range(2):
+        command = [sys.executable, "-c", EXIT]
+        environ = {**os.environ, **site.environ}
+        done = subprocess.run(command, env=environ, cwd=site.folder, capture_output=True, text=True, timeout=60)
+        assert (done.returncode, done.stderr) == (0, "")
+        said += done.stdout.splitlines()
+    assert said == ["aclose", "close 1", "aclose", "close 2"]
 
 
 def test_a_started_application_has_everything_loaded(site: Site) -> None:

@@ -1,22 +1,28 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import socket
+import ssl
+import threading
 import traceback
+from base64 import b64encode
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, closing
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from bf_plugin.apps import AskedApps, ask_remote
+from bf_plugin.context import PluginContext
 from bf_plugin.errors import ConfigurationError, DeliveryError, DeliveryRefused, DeliveryRetry, RequestError
 from bf_plugin.host import HostCaller
 from bf_plugin.messengers.host import HostMessenger
 from bf_plugin.messengers.http import HttpMessenger, create_messenger
 from bf_plugin.messengers.port import Destination, Messenger
-from bf_plugin.plugins import PluginContext
 from bf_plugin.settings import load_settings
 from bf_plugin.testing.gateway import GatewayServer, RecordingGateway
 
@@ -273,6 +279,177 @@ def test_connections_to_one_gateway_are_limited() -> None:
         assert len(gateway.attempts) == 6
 
     asyncio.run(main())
+
+
+def test_apps_take_turns() -> None:
+    """When all connections are busy, an app with little to say does not wait behind one with much."""
+
+    async def main() -> list[str]:
+        gateway = RecordingGateway(keys=[KEY])
+        gateway.fault("hang")
+        messenger = HttpMessenger(connections=1)
+        with GatewayServer(gateway) as server:
+            apps = ["busy"] * 6 + ["quiet"] * 2
+            whose = [Destination(app=app, api_key=KEY, channels=[app], url=server.url) for app in apps]
+            sending = [asyncio.ensure_future(messenger.send(destination, MESSAGE)) for destination in whose]
+            await asyncio.to_thread(gateway.wait_for, lambda: len(gateway.attempts) == 1)
+            gateway.release()
+            await asyncio.gather(*sending)
+            await messenger.aclose()
+        return [attempt.channels[0] for attempt in gateway.attempts]
+
+    assert asyncio.run(main()) == ["busy", "busy", "quiet", "busy", "quiet", "busy", "busy", "busy"]
+
+
+def test_who_waits_no_longer_leaves_its_turn_to_others() -> None:
+    """A delivery that is cancelled, waiting or under way, costs nobody a connection."""
+
+    async def main() -> int:
+        gateway = RecordingGateway(keys=[KEY])
+        gateway.fault("hang")
+        messenger = HttpMessenger(connections=1)
+        with GatewayServer(gateway) as server:
+            destination = Destination(app="a", api_key=KEY, channels=["c"], url=server.url)
+            under_way, waiting, last = (asyncio.ensure_future(messenger.send(destination, MESSAGE)) for _ in range(3))
+            await asyncio.to_thread(gateway.wait_for, lambda: len(gateway.attempts) == 1)
+            waiting.cancel()
+            under_way.cancel()
+            await last
+            gateway.release()
+            await messenger.aclose()
+        return len(gateway.attempts)
+
+    assert asyncio.run(main()) == 2
+
+
+def test_a_connection_that_the_server_has_closed_is_replaced() -> None:
+    """A gateway that hangs up between two messages costs no retry."""
+
+    async def main() -> int:
+        messenger = HttpMessenger()
+        async with serving(b"HTTP/1.1 201 Created\r\nContent-Length: 2\r\n\r\n{}") as (destination, requests):
+            for _ in range(3):
+                await messenger.send(destination, MESSAGE)
+            await messenger.aclose()
+        return len(requests)
+
+    assert asyncio.run(main()) == 3
+
+
+def test_a_connection_that_is_closed_under_a_message_is_replaced() -> None:
+    """The server may close a kept connection just as we write: the message goes over another one, once more."""
+
+    async def main() -> list[bytes]:
+        bodies: list[bytes] = []
+        handlers: list[Any] = []
+
+        async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            handlers.append(asyncio.current_task())
+            try:
+                for answered in (True, False):  # the second request of a connection gets no answer
+                    head = await reader.readuntil(b"\r\n\r\n")
+                    length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
+                    bodies.append(await reader.readexactly(length))
+                    if answered:
+                        writer.write(b"HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n")
+            except asyncio.IncompleteReadError:
+                pass  # the messenger is closed
+            finally:
+                writer.close()
+
+        server = await asyncio.start_server(handle, "127.0.0.1", 0)
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        destination = Destination(app="a", api_key=KEY, channels=["c"], url=url)
+        messenger = HttpMessenger()
+        await messenger.send(destination, b'{"number":1}')
+        await messenger.send(destination, b'{"number":2}')
+        await messenger.aclose()
+        server.close()
+        await asyncio.gather(*handlers)
+        return [body[-13:-1] for body in bodies]
+
+    assert asyncio.run(main()) == [b'{"number":1}', b'{"number":2}', b'{"number":2}']
+
+
+def test_unused_connections_are_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They do not stay for ever: most servers would close them under us."""
+    monkeypatch.setattr("bf_plugin.http.pool._IDLE", 0.05)
+
+    async def main() -> None:
+        closed = asyncio.Event()
+
+        async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"}}")
+            writer.write(b"HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n")
+            await reader.read()
+            writer.close()
+            closed.set()
+
+        server = await asyncio.start_server(handle, "127.0.0.1", 0)
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        messenger = HttpMessenger()
+        await messenger.send(Destination(app="a", api_key=KEY, channels=["c"], url=url), b'{"a":{}}')
+        await asyncio.wait_for(closed.wait(), 10)
+        await messenger.aclose()
+        server.close()
+
+    asyncio.run(main())
+
+
+def test_an_early_answer_is_not_the_answer() -> None:
+    """100 and 103 come before what counts."""
+    early = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"
+    assert len(deliver_over_http(early + b"HTTP/1.1 201 Created\r\nContent-Length: 2\r\n\r\n{}")) == 1
+
+
+def test_a_login_in_the_url_is_sent() -> None:
+    """As browsers and other clients do; it is in no error (see above)."""
+
+    async def main() -> bytes:
+        messenger = HttpMessenger()
+        async with serving(b"HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n") as (destination, requests):
+            url = str(destination.url).replace("http://", "http://user:hunter%40@")
+            await messenger.send(dataclasses.replace(destination, url=url), MESSAGE)
+            await messenger.aclose()
+        return requests[0]
+
+    assert b"authorization: basic " + b64encode(b"user:hunter@").lower() in asyncio.run(main()).lower()
+
+
+def test_a_gateway_behind_tls_must_prove_who_it_is(certificate: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Messages go over TLS to a gateway whose certificate is trusted, and to no other."""
+    paths: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            paths.append(self.path)
+            self.send_response(201)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    class Server(HTTPServer):
+        def handle_error(self, *args: object) -> None:
+            pass  # a client that does not trust us hangs up
+
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificate)
+    with Server(("127.0.0.1", 0), Handler) as server:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        send = _deliverer(HttpMessenger, url=f"https://127.0.0.1:{server.server_port}")
+        monkeypatch.delenv("SSL_CERT_FILE", raising=False)
+        with pytest.raises(DeliveryRetry, match="SSLCertVerificationError"):
+            send(MESSAGE)
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+        send(MESSAGE)
+        server.shutdown()
+        thread.join()
+    assert paths == ["/message/sendmessage"]
 
 
 def test_the_factory_makes_the_http_messenger() -> None:

@@ -16,6 +16,7 @@ from bf_plugin.journal import Journal, RunRecord, ThreadBusy, open_journal
 from bf_plugin.journal.postgres import Listener, PostgresServer
 from bf_plugin.journal.records import Sealed
 from bf_plugin.journal.tables import runs
+from bf_plugin.testing import records
 from bf_plugin.testing.records import a_run
 from bf_plugin.values import Usage
 
@@ -44,9 +45,9 @@ def create(journal: Journal, run: RunRecord, *, new: bool = True, enqueue: bool 
     return journal.runs.create(run, new_thread=new, enqueue=enqueue, timeout=600).result(20)
 
 
-def seal(journal: Journal, run: RunRecord, number: int) -> Any:
+def seal(journal: Journal, run: RunRecord, number: int) -> None:
     message = Sealed(number=number, first_seq=number, last_seq=number, end_offset=0, body=b"{}")
-    return journal.log.seal(run.id, run.epoch, message, closing=False)
+    records.seal(journal, run, message)
 
 
 def test_many_processes_boot_at_once(postgres_url: str) -> None:
@@ -104,12 +105,13 @@ def test_writes_and_reads_outlive_their_connections(postgres_url: str, boot: Cal
     """Each message is there once, however often the server hangs up."""
     journal = boot()
     run = create(journal, record())
-    for number in range(1, 40):
-        writing = seal(journal, run, number)
-        if number % 5 == 0:
-            disconnect(postgres_url)
-        writing.result(20)
-        assert [row.number for row in journal.log.all(run.id)] == list(range(1, number + 1))
+    with ThreadPoolExecutor(1) as pool:
+        for number in range(1, 40):
+            writing = pool.submit(seal, journal, run, number)
+            if number % 5 == 0:
+                disconnect(postgres_url)
+            writing.result(20)
+            assert [row.number for row in journal.log.all(run.id)] == list(range(1, number + 1))
 
 
 def test_a_commit_without_an_answer_is_looked_up(boot: Callable[[], Journal], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,7 +130,7 @@ def test_a_commit_without_an_answer_is_looked_up(boot: Callable[[], Journal], mo
             raise psycopg.OperationalError("server closed the connection unexpectedly")
 
     monkeypatch.setattr(PGDialect_psycopg, "do_commit", break_off)
-    seal(journal, run, 1).result(20)
+    seal(journal, run, 1)
 
     assert broken.is_set()
     assert [row.number for row in journal.log.all(run.id)] == [1]

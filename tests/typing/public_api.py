@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from typing_extensions import assert_type
@@ -12,6 +12,7 @@ from bf_plugin import (
     Delta,
     Outcome,
     PluginContext,
+    PluginStore,
     Run,
     RunDraft,
     RunRejected,
@@ -25,6 +26,8 @@ from bf_plugin import (
     in_thread,
     mount,
 )
+from bf_plugin.engines.port import Engine
+from bf_plugin.testing import Conformance, Deployment, MemoryStore, ScriptedEngine, assert_events, check_plugin
 
 
 def gateway(environ: dict[str, Any], start_response: Any) -> list[bytes]:
@@ -76,8 +79,27 @@ def on_end(run: Run, outcome: Outcome) -> None:
     assert_type(outcome.usage.total_tokens, int)
 
 
+async def name() -> str:
+    return "name"
+
+
 def create_plugin(context: PluginContext) -> Toolbox:
+    store: PluginStore = context.store
+    assert_type(store.increment("runs", ttl=60), float)
+    store.put("last", {"app": "a"}, ttl=3600)
+    assert_type(context.run_async(name(), timeout=5), str)
     return tools
+
+
+# The stores of the test kit are stores, and its engine is an engine.
+stores: list[PluginStore] = [MemoryStore()]
+engine: Engine = ScriptedEngine("Hello")
+
+
+def test_the_fixtures_have_types(scripted: Callable[..., Deployment]) -> None:
+    deployed = scripted("Hello")
+    assert_events(deployed.events(deployed.start("Hi")), "threadInfo delta+ end", text="Hello")
+    assert_type(check_plugin(create_plugin), tuple[Conformance, ...])
 
 
 application = mount(gateway, name="portal", settings=Settings(model="gpt-test"), plugins=[tools])

@@ -20,6 +20,7 @@ from bf_plugin.hookguards import new_manager, register
 from bf_plugin.items import text_message
 from bf_plugin.journal import Journal, RunRecord, open_journal
 from bf_plugin.messengers.port import Destination
+from bf_plugin.pace import Pace
 from bf_plugin.settings import Settings
 from bf_plugin.testing.engine import ScriptedEngine, ScriptedStream, call
 from bf_plugin.testing.records import a_run
@@ -103,6 +104,7 @@ class World:
             journal=self.journal,
             hooks=HookCalls(manager, self.workers),
             settings=self.settings,
+            pace=Pace(self.settings.coalesce_ms / 1000),
             engine=lambda name: engine,
             messenger=lambda record: self.gateway,
         )
@@ -869,7 +871,7 @@ def test_an_end_is_sealed_however_long_the_journal_fails(world: World, monkeypat
     decide = world.journal.runs.decide
 
     def decided(*args: Any, **options: Any) -> Future[Any]:
-        Failing(monkeypatch, world.journal.log, "seal", times=3)
+        Failing(monkeypatch, world.journal.log._groups._writer, "submit_all", times=3)
         return decide(*args, **options)
 
     monkeypatch.setattr(world.journal.runs, "decide", decided)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from bf_plugin import testing
 from bf_plugin.defaults import NAMES
 from bf_plugin.hookcalls import HookCalls
 from bf_plugin.items import Tool
@@ -20,19 +21,7 @@ PATIENCE = 10
 
 
 def new_run(*tools: Tool) -> Run:
-    return Run(
-        id="run_1",
-        thread_id="thread_secret",
-        app="shop",
-        request_id="r",
-        provider="openai",
-        model="m",
-        instructions=None,
-        tools=tools,
-        metadata={},
-        options={},
-        stream=True,
-    )
+    return testing.new_run(thread_id="thread_secret", app="shop", model="m", tools=tools)
 
 
 @pytest.fixture
@@ -89,7 +78,7 @@ def test_run_log_writes_one_line_without_content(hooks: HookCalls, caplog: pytes
     assert [record.getMessage() for record in caplog.records] == [
         (
             "run of shop ended: failed, finish_reason error, m, 0 steps, 3 + 4 tokens, 1.23 s, error provider_error"
-            " [run=run_1 request=r]"
+            " [run=run_1 request=request-1]"
         )
     ]
     assert "thread_secret" not in caplog.text
@@ -105,4 +94,4 @@ def test_run_log_says_why_a_run_is_stopped(hooks: HookCalls, caplog: pytest.LogC
         await hooks.on_end(new_run(), Outcome(status="expired", finish_reason="expired", usage=Usage(), text=""))
 
     run(stop())
-    assert caplog.records[0].getMessage() == "run of shop is being stopped: deadline [run=run_1 request=r]"
+    assert caplog.records[0].getMessage() == "run of shop is being stopped: deadline [run=run_1 request=request-1]"

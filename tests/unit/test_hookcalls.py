@@ -13,10 +13,12 @@ from typing import Any, TypeVar
 
 import pytest
 
+from bf_plugin import testing
 from bf_plugin.errors import PluginError, RunRejected, StopRun
 from bf_plugin.hookcalls import HookCalls
 from bf_plugin.hookguards import new_manager, register
 from bf_plugin.hookspecs import hookimpl, in_thread
+from bf_plugin.testing import new_draft
 from bf_plugin.threads import Workers
 from bf_plugin.values import Delta, Outcome, Run, RunDraft, ToolCall, ToolOptions, ToolResult, Usage
 
@@ -56,37 +58,7 @@ def plugin_of(*functions: Any) -> types.SimpleNamespace:
 
 
 def new_run() -> Run:
-    return Run(
-        id="run_1",
-        thread_id="thread_1",
-        app="shop",
-        request_id="r",
-        provider="openai",
-        model="m",
-        instructions=None,
-        tools=[{"type": "function", "name": "listed", "parameters": {}}],
-        metadata={},
-        options={},
-        stream=True,
-    )
-
-
-def new_draft() -> RunDraft:
-    return RunDraft(
-        id="run_1",
-        thread_id="thread_1",
-        app="shop",
-        request_id="r",
-        provider="openai",
-        model=None,
-        instructions=None,
-        messages=[],
-        tools=[],
-        metadata={},
-        options={},
-        stream=True,
-        new_thread=True,
-    )
+    return testing.new_run(tools=[{"type": "function", "name": "listed", "parameters": {}}])
 
 
 def new_call(name: str = "add", timeout: float = PATIENCE, **arguments: Any) -> ToolCall:
@@ -616,6 +588,23 @@ def test_broken_wrappers_of_on_end_are_as_if_not_there(
     run(setup(inner=on_end, wrapper=around).on_end(new_run(), outcome()))
     assert told == ["inner"]
     assert ("plugin wrapper failed in on_end" in caplog.text) == (fails != "no")
+
+
+def test_no_error_of_on_end_reaches_the_others(setup: Setup, caplog: pytest.LogCaptureFixture) -> None:
+    """Not even one of our own kind, which elsewhere names a plugin."""
+    told: list[str] = []
+
+    @hookimpl(specname="on_end")
+    def fails(run: Run) -> None:
+        raise PluginError("somebody", "else")
+
+    @hookimpl
+    def on_end(run: Run) -> None:
+        told.append("other")
+
+    run(setup(other=on_end, broken=fails).on_end(new_run(), outcome()))
+    assert told == ["other"]
+    assert "plugin broken failed in on_end" in caplog.text
 
 
 def test_on_end_waits_with_patience_only(setup: Setup, workers: Workers, caplog: pytest.LogCaptureFixture) -> None:

@@ -15,6 +15,7 @@ from bf_plugin.inspection import Inspection
 from bf_plugin.items import text_message
 from bf_plugin.journal import Journal, RunRecord, open_journal
 from bf_plugin.journal.records import Sealed
+from bf_plugin.testing import records
 from bf_plugin.testing.records import a_run
 from bf_plugin.values import Usage
 from bf_plugin.waiters import Waiters
@@ -56,7 +57,7 @@ def seal(journal: Journal, run: RunRecord, number: int, *said: dict[str, Any], f
         end_offset=0,
         body=events.encode_message(actions or [{"action": "llmToolCall", "options": {}}]),
     )
-    journal.log.seal(run.id, 1, sealed, closing=True).result(5)
+    records.seal(journal, run, sealed, closing=True)
 
 
 def end(journal: Journal, run: RunRecord) -> None:

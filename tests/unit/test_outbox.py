@@ -22,8 +22,10 @@ from bf_plugin.hookguards import new_manager, register
 from bf_plugin.journal.records import Decided, Decision, Sealed
 from bf_plugin.messengers.port import Destination
 from bf_plugin.outbox import Outbox
+from bf_plugin.pace import Pace
+from bf_plugin.testing import new_run
 from bf_plugin.threads import Workers
-from bf_plugin.values import Delta, Run, Usage
+from bf_plugin.values import Delta, Usage
 
 
 class Log:
@@ -34,9 +36,10 @@ class Log:
         self.states: dict[int, str] = {}
         self.closing: list[bool] = []
         self.failure: Exception | None = None
+        self.settled = asyncio.Event()
 
-    def seal(self, run_id: str, epoch: int, message: Sealed, *, closing: bool) -> Future[None]:
-        future: Future[None] = Future()
+    def seal(self, message: Sealed, *, closing: bool) -> asyncio.Future[None]:
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         if self.failure is not None and not closing:
             future.set_exception(self.failure)
             return future
@@ -45,8 +48,9 @@ class Log:
         future.set_result(None)
         return future
 
-    def settle(self, run_id: str, epoch: int, number: int, state: str) -> Future[None]:
+    def settle(self, number: int, state: str) -> Future[None]:
         self.states[number] = state
+        self.settled.set()
         return Future()
 
     def events(self) -> list[dict[str, Any]]:
@@ -95,17 +99,15 @@ class Lane:
         self.faults: list[Exception] = []
         destination = Destination(app="a", api_key="k", channels=["c"])
         self.outbox = Outbox(
-            run_id="run_1",
-            epoch=1,
             composer=Composer(
-                run=_run(),
+                run=new_run(),
                 hooks=HookCalls(manager, Workers("test", limit=1)),
                 action_name="handle",
                 style="options",
             ),
             log=self.log,  # type: ignore[arg-type]  # the same two methods
             delivery=Delivery(self.sink, destination, patience=0.5),
-            interval=lambda: interval,
+            pace=Pace(interval),
             on_fault=self.faults.append,
         )
 
@@ -117,22 +119,6 @@ class Lane:
     async def __aexit__(self, *exc: object) -> None:
         self.task.cancel()
         await asyncio.gather(self.task, return_exceptions=True)
-
-
-def _run() -> Run:
-    return Run(
-        id="run_1",
-        thread_id="thread_1",
-        app="a",
-        request_id="r",
-        provider="p",
-        model="m",
-        instructions=None,
-        tools=(),
-        metadata={},
-        options={},
-        stream=True,
-    )
 
 
 def check_order(log: Log) -> None:
@@ -262,7 +248,44 @@ def test_the_same_bytes_are_sent_again() -> None:
             await lane.outbox.finish()
             assert len(lane.sink.bodies) == 3
             assert set(lane.sink.bodies) == {lane.log.rows[0].body}
-            assert lane.log.states == {1: "accepted"}
+        assert lane.log.states == {1: "accepted"}
+
+    asyncio.run(scenario())
+
+
+def test_an_engine_that_goes_on_talking_is_not_heard() -> None:
+    """Text that comes once the run has its outcome, before or after the end, is never said."""
+
+    async def scenario() -> None:
+        async with Lane() as lane:
+            lane.outbox.text("hi", (1, (0, 0)), 1)
+            await lane.outbox.flush()
+            lane.outbox.discard()
+            lane.outbox.text("too late", (1, (0, 0)), 2)
+            lane.outbox.event({"type": "end"})
+            lane.outbox.text("much too late", (1, (0, 0)), 3)
+            await lane.outbox.flush()
+            assert [event["type"] for event in lane.log.events()] == ["delta", "end"]
+
+    asyncio.run(scenario())
+
+
+def test_text_is_marked_by_what_follows_it() -> None:
+    """No message that another follows needs a mark; one that nothing follows gets one, a page's tool call at once."""
+
+    async def scenario() -> None:
+        async with Lane() as lane:
+            for number in range(4):
+                lane.outbox.text(f"{number} ", (1, (0, 0)), number)
+                await lane.outbox.flush()
+            assert lane.log.states == {}
+            lane.outbox.action({"action": "llmToolCall", "options": {"toolCallId": "tool_1"}})
+            await lane.outbox.flush()
+            assert lane.log.states == {5: "accepted"}
+            lane.log.settled.clear()
+            lane.outbox.text("last", (1, (0, 0)), 9)
+            await asyncio.wait_for(lane.log.settled.wait(), 5)
+            assert lane.log.states == {5: "accepted", 6: "accepted"}
 
     asyncio.run(scenario())
 
@@ -332,7 +355,7 @@ def test_an_end_queued_behind_a_refused_seal_is_kept() -> None:
 
     async def scenario() -> None:
         async with Lane() as lane:
-            blocked: Future[None] = Future()
+            blocked: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             original = lane.log.seal
             lane.log.seal = lambda *args, **options: blocked  # type: ignore[method-assign]
             lane.outbox.text("hi", (1, (0, 0)), 1)

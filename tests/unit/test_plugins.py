@@ -5,18 +5,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-import textwrap
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
 import pytest
 
+from bf_plugin.context import PluginContext
 from bf_plugin.defaults import NAMES
 from bf_plugin.errors import ConfigurationError
 from bf_plugin.hookspecs import hookimpl
-from bf_plugin.plugins import PluginContext, PluginReport, Plugins, load_plugins
+from bf_plugin.plugins import PluginReport, Plugins, load_plugins
 from bf_plugin.tools import Toolbox
 from bf_plugin.values import Run, RunDraft
 
@@ -39,29 +38,6 @@ ENGINE = """
         def cut(self, state, handle): ...
         async def aclose(self): ...
 """
-
-
-@pytest.fixture
-def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install]:
-    """Make distributions as an installer leaves them: a module and its metadata on the path."""
-    monkeypatch.syspath_prepend(str(tmp_path))
-    before = set(sys.modules)
-
-    def make(name: str, source: str, *, requires: str | None = None, **groups: str) -> None:
-        """Install `name` with one module; `groups` are lines `left = right` of plugin, engine or messenger."""
-        (tmp_path / f"{name}.py").write_text(textwrap.dedent(source))
-        info = tmp_path / f"{name}-1.2.dist-info"
-        info.mkdir()
-        metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.2\n"
-        metadata += f"Requires-Dist: {requires}\n" if requires else ""
-        (info / "METADATA").write_text(metadata)
-        full = {"plugin": "bf_plugin", "engine": "bf_plugin.engines", "messenger": "bf_plugin.messengers"}
-        lines = [f"[{full[kind]}]\n{entry}\n" for kind, entry in groups.items()]
-        (info / "entry_points.txt").write_text("\n".join(lines))
-
-    yield make
-    for module in set(sys.modules) - before:
-        del sys.modules[module]
 
 
 def report_on(plugins: Plugins, name: str, kind: str = "plugin") -> PluginReport:
@@ -338,28 +314,96 @@ def test_disabled_engines_are_not_loaded(install: Install) -> None:
 # closing -------------------------------------------------------------------------------------------------------------
 
 
+class Closing:
+    """A plugin that notes how it is closed."""
+
+    def __init__(self, name: str, said: list[str]) -> None:
+        self.name = name
+        self.said = said
+
+    @hookimpl
+    def on_end(self, run: Run) -> None: ...
+
+    async def aclose(self) -> None:
+        self.said.append(f"{self.name} aclose")
+        if self.name == "hangs":
+            await asyncio.Event().wait()
+        if self.name == "broken":
+            raise OSError("stuck")
+
+    def close(self) -> None:
+        self.said.append(f"{self.name} close")
+        if self.name == "broken":
+            raise OSError("stuck")
+
+
 def test_close_reaches_all_though_some_fail(install: Install, caplog: pytest.LogCaptureFixture) -> None:
     """Everything that can be closed is, the last registered first; failures are logged by name."""
     caplog.set_level(logging.ERROR)
-    closed: list[str] = []
+    said: list[str] = []
+    install(
+        "acme", ENGINE.replace("aclose(self): ...", "aclose(self): raise OSError('gone')"), engine="a = acme:Engine"
+    )
+    names = ("one", "broken", "three")
+    plugins = load_plugins([*(Closing(name, said) for name in names), Toolbox("no close")])
+    asyncio.run(plugins.aclose())
+    assert sorted(said) == ["broken aclose", "one aclose", "three aclose"]
+    plugins.close()
+    assert said[3:] == ["three close", "broken close", "one close"]
+    assert "engine a failed in aclose: gone" in caplog.text
+    assert "plugin broken failed in aclose: stuck" in caplog.text
+    assert "plugin broken failed in close: stuck" in caplog.text
 
-    class Closing:
-        def __init__(self, name: str) -> None:
-            self.name = name
+
+def test_what_hangs_in_its_closing_is_left_behind(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The others are closed meanwhile, and the log names it."""
+    monkeypatch.setattr("bf_plugin.plugins._CLOSE_PATIENCE", 0.05)
+    said: list[str] = []
+    asyncio.run(load_plugins([Closing("hangs", said), Closing("other", said)]).aclose())
+    assert sorted(said) == ["hangs aclose", "other aclose"]
+    assert "plugin hangs hangs in aclose" in caplog.text
+
+
+def test_plugins_are_closed_when_the_engine_to_use_is_open(install: Install) -> None:
+    """The start fails, and is tried again every few seconds: nothing of the failed one stays."""
+    install("acme", ENGINE, engine="a = acme:Engine")
+    install("other", ENGINE, engine="a = other:Engine")
+    said: list[str] = []
+    with pytest.raises(ConfigurationError, match="BF_ENGINES"):
+        load_plugins([Closing("one", said)])
+    assert said == ["one close"]
+
+
+def test_an_engine_given_in_code_takes_the_place_of_installed_ones(install: Install) -> None:
+    """As plugins do: nothing is chosen or loaded for its name."""
+    install("acme", "raise ImportError('not loaded')", engine="a = acme:Engine")
+    install("other", ENGINE, engine="a = other:Engine")
+    given: Any = object()
+    plugins = load_plugins(engines={"a": given})
+    assert plugins.engines["a"] is given
+    reports = [(report.distribution, report.status) for report in plugins.reports if report.name == "a"]
+    assert reports == [("acme", "replaced"), ("other", "replaced")]
+
+
+def test_a_factory_may_keep_its_store_and_loop_without_a_mount() -> None:
+    """As under `bf-plugin plugins`; one that uses them at once is reported, with what to do."""
+
+    class Keeps:
+        def __init__(self, context: PluginContext) -> None:
+            self.store, self.run_async = context.store, context.run_async
 
         @hookimpl
         def on_end(self, run: Run) -> None: ...
 
-        def close(self) -> None:
-            closed.append(self.name)
-            if self.name == "broken":
-                raise OSError("stuck")
+    class Uses(Keeps):
+        def __init__(self, context: PluginContext) -> None:
+            super().__init__(context)
+            self.store.get("a")
 
-    install(
-        "acme", ENGINE.replace("aclose(self): ...", "aclose(self): raise OSError('gone')"), engine="a = acme:Engine"
-    )
-    plugins = load_plugins([Closing("one"), Closing("broken"), Toolbox("no close"), Closing("three")])
-    asyncio.run(plugins.aclose())
-    assert closed == ["three", "broken", "one"]
-    assert "plugin broken failed in close: stuck" in caplog.text
-    assert "Engine failed in aclose: gone" in caplog.text
+    plugins = load_plugins([Keeps, Uses])
+    assert report_on(plugins, "Keeps").status == "ok"
+    problem = report_on(plugins, "Uses").problem or ""
+    assert "context.store works in a running gateway only" in problem
+    assert "use it in hooks, not in the factory" in problem

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from openai.types.responses import Response, ResponseStreamEvent
 
+from bf_plugin.testing.gate import Gate
 from bf_plugin.testing.provider.events import Composer
 from bf_plugin.testing.provider.faults import SWITCHES, Fault
-from bf_plugin.testing.provider.gate import Gate
 from bf_plugin.testing.provider.items import normalize
 from bf_plugin.testing.provider.script import (
     Answer,

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bf_plugin.testing.gate import Gate
 from bf_plugin.testing.provider.errors import ApiError
 from bf_plugin.testing.provider.faults import Faults
-from bf_plugin.testing.provider.gate import Gate
 from bf_plugin.testing.provider.pages import page
 
 

@@ -18,7 +18,7 @@ from bf_plugin.journal.keys import KEY_LIFE, Claim
 from bf_plugin.journal.purge import MESSAGES_A_BATCH
 from bf_plugin.journal.records import Sealed
 from bf_plugin.retention import INTERVAL, Retention
-from bf_plugin.testing.records import a_run
+from bf_plugin.testing.records import a_run, seal
 from bf_plugin.values import Usage
 
 KEY = "q1a9Wd2LJ0V0Sg4Vw0P8xJc0v5m7B8n9K1Zb3Xc4Y5U="
@@ -58,10 +58,11 @@ def begin(journal: Journal, *, thread_id: str | None = None, claim: Claim | None
 
 
 def end(journal: Journal, run: RunRecord, *, messages: int = 1) -> None:
-    for number in range(1, messages + 1):
-        sealed = Sealed(number=number, first_seq=number, last_seq=number, end_offset=0, body=b'{"actions":[]}')
-        writing = journal.log.seal(run.id, 1, sealed, closing=True)
-    writing.result(30)
+    said = [
+        Sealed(number=number, first_seq=number, last_seq=number, end_offset=0, body=b'{"actions":[]}')
+        for number in range(1, messages + 1)
+    ]
+    seal(journal, run, *said, closing=True)
     journal.runs.decide(run.id, "completed", "stop").result(5)
     cut = Cut(items=[text_message("user", "Hi")], engine_key="k", state={"response_id": "r"})
     journal.runs.finish(run.id, 1, usage=Usage(), cut=cut, timeout=600).result(5)

@@ -6,6 +6,7 @@ import asyncio
 import subprocess
 import sys
 import threading
+import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,13 @@ from cryptography.fernet import Fernet
 from pydantic import SecretStr
 
 from bf_plugin import service
-from bf_plugin.errors import ConfigurationError
+from bf_plugin.context import PluginContext
+from bf_plugin.errors import ConfigurationError, ContextError
+from bf_plugin.hookspecs import hookimpl
 from bf_plugin.service import Service
 from bf_plugin.settings import Settings
+from bf_plugin.testing import new_draft
+from bf_plugin.values import RunDraft
 
 
 def host(environ: dict[str, Any], start_response: Any) -> list[bytes]:
@@ -27,10 +32,11 @@ def host(environ: dict[str, Any], start_response: Any) -> list[bytes]:
 @pytest.fixture
 def make(tmp_path: Path) -> Iterator[Callable[..., Service]]:
     made: list[Service] = []
+    key = SecretStr(Fernet.generate_key().decode())
 
     def make(plugins: tuple[object, ...] = (), has_host: bool = True, **values: Any) -> Service:
         url = f"sqlite:///{tmp_path / 'journal.db'}"
-        settings = Settings(database_url=url, secret_key=SecretStr(Fernet.generate_key().decode()), **values)
+        settings = Settings(database_url=url, secret_key=key, **values)
         made.append(Service(host, name=None, settings=settings, plugins=plugins, has_host=has_host))
         return made[-1]
 
@@ -97,6 +103,63 @@ def test_one_part_that_fails_to_close_does_not_keep_the_others(
     assert marks(tmp_path) == []
 
 
+class Counter:
+    """A plugin that uses what it is lent at every stage of its life."""
+
+    def __init__(self, context: PluginContext) -> None:
+        self.context = context
+        self.said: list[str] = []
+
+    @hookimpl
+    def before_run(self, run: RunDraft) -> None:
+        self.said.append(f"{self.context.store.increment('runs')} in {self.context.run_async(thread_name())}")
+
+    async def aclose(self) -> None:
+        counted = await asyncio.to_thread(self.context.store.get, "runs")
+        self.said.append(f"{counted} at aclose in {await thread_name()}")
+
+    def close(self) -> None:
+        self.said.append(f"{self.context.store.increment('runs')} at close in {self.context.run_async(thread_name())}")
+
+
+async def thread_name() -> str:
+    return threading.current_thread().name
+
+
+def test_plugins_are_lent_the_journal_and_the_loop(make: Callable[..., Service]) -> None:
+    """From the first hook until `close` has returned, and not longer; the counter goes on in the next service."""
+    plugins: list[Counter] = []
+
+    def counter(context: PluginContext) -> Counter:
+        plugins.append(Counter(context))
+        return plugins[-1]
+
+    for expected in (1, 3):
+        running = make((counter,))
+        running.runs._hooks.before_run(new_draft())
+        running.close()
+        count = expected
+        assert plugins[-1].said == [
+            f"{count} in bf-loop",
+            f"{count} at aclose in bf-loop",
+            f"{count + 1} at close in bf-loop",
+        ]
+        with pytest.raises(ContextError, match="after the plugin was closed"):
+            plugins[-1].context.store.get("runs")
+
+
+def test_a_plugin_that_hangs_in_close_does_not_keep_the_service(
+    make: Callable[..., Service], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is left behind, and the log says so."""
+    monkeypatch.setattr(service, "_CLOSE_PATIENCE", 0.05)
+    free = threading.Event()
+    plugin = types.SimpleNamespace(name="hangs", close=free.wait, on_end=hookimpl(lambda run: None))
+    make((plugin,)).close()
+    free.set()
+    assert "a plugin hangs in its close" in caplog.text
+
+
 @pytest.mark.parametrize("url", ["carrier-pigeon://loft", "http://[", "no url"])
 def test_a_messaging_url_nobody_serves(make: Callable[..., Service], url: str) -> None:
     """Its runs would be silent: the start fails instead, and says why, without the URL and its password."""
@@ -111,6 +174,8 @@ def test_the_sdk_is_loaded_before_it_is_needed(tmp_path: Path) -> None:
 import sys, threading
 from bf_plugin import mount
 from bf_plugin.settings import Settings
+from bf_plugin.testing import new_draft
+from bf_plugin.values import RunDraft
 application = mount(lambda environ, start_response: [], settings=Settings(database_url=sys.argv[1]))
 assert not {"openai", "sqlalchemy", "aiohttp"} & set(sys.modules), "mounting loads too much"
 application.start()

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bf_plugin.threads import Workers
+from bf_plugin.threads import Workers, done_within
 
 PATIENCE = 10
 
@@ -188,3 +188,24 @@ def test_never_more_at_once_than_the_limit(limit: int, jobs: list[bool]) -> None
     assert [future.exception() is not None for future in futures] == jobs
     assert most[0] <= limit
     workers.close()
+
+
+def test_what_may_hang_is_given_a_while() -> None:
+    """In a thread of its own, which is left behind when it does not come back."""
+    gate, done = threading.Event(), []
+    assert not done_within(0.05, gate.wait)
+    assert done_within(PATIENCE, lambda: done.append(threading.current_thread().name))
+    assert done == ["bf-closing"]
+    gate.set()
+
+
+def test_without_threads_it_is_called_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As at the exit of an interpreter, which starts no thread any more."""
+
+    def start(thread: threading.Thread) -> None:
+        raise RuntimeError("can't create new thread at interpreter shutdown")
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    done: list[str] = []
+    assert done_within(PATIENCE, lambda: done.append(threading.current_thread().name))
+    assert done == ["MainThread"]

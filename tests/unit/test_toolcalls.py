@@ -16,10 +16,11 @@ from bf_plugin.hookguards import new_manager, register
 from bf_plugin.items import FunctionCall, FunctionTool
 from bf_plugin.journal.steps import CallRecord
 from bf_plugin.settings import Settings
+from bf_plugin.testing import new_run
 from bf_plugin.testing.engine import call
 from bf_plugin.threads import Workers
 from bf_plugin.toolcalls import ToolCalls, cut_output, parse_arguments
-from bf_plugin.values import Run, ToolCall
+from bf_plugin.values import ToolCall
 
 
 class Steps:
@@ -82,7 +83,7 @@ class World:
         self.answer: Callable[[ToolCall], object] = lambda call: f"{call.name} done"
         self.steps, self.outbox = Steps(), Outbox()
         self.calls = ToolCalls(
-            run=_run(tools),
+            run=new_run(tools=tools),
             epoch=1,
             steps=self.steps,  # type: ignore[arg-type]  # the two methods that are used
             hooks=HookCalls(manager, workers),
@@ -97,22 +98,6 @@ class World:
             return await asyncio.wait_for(self.calls.run_all(1, calls), 10)
 
         return [output["output"] for output in asyncio.run(scenario())]
-
-
-def _run(tools: Sequence[FunctionTool]) -> Run:
-    return Run(
-        id="run_1",
-        thread_id="thread_1",
-        app="a",
-        request_id="r",
-        provider="p",
-        model="m",
-        instructions=None,
-        tools=tools,
-        metadata={},
-        options={},
-        stream=True,
-    )
 
 
 def tool(name: str, **properties: Any) -> FunctionTool:

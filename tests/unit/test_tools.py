@@ -12,6 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, Field
 
+from bf_plugin import testing
+from bf_plugin.testing import new_run
 from bf_plugin.toolanswers import NotJSON, answer_text
 from bf_plugin.tools import Toolbox
 from bf_plugin.toolschema import read_docstring
@@ -25,38 +27,8 @@ class Place(BaseModel):
     country: str = "US"
 
 
-def new_run() -> Run:
-    return Run(
-        id="run_1",
-        thread_id="thread_1",
-        app="shop",
-        request_id="r",
-        provider="openai",
-        model="m",
-        instructions=None,
-        tools=[],
-        metadata={},
-        options={},
-        stream=True,
-    )
-
-
 def new_draft(*tools: Any) -> RunDraft:
-    return RunDraft(
-        id="run_1",
-        thread_id="thread_1",
-        app="shop",
-        request_id="r",
-        provider="openai",
-        model=None,
-        instructions=None,
-        messages=[],
-        tools=list(tools),
-        metadata={},
-        options={},
-        stream=True,
-        new_thread=True,
-    )
+    return testing.new_draft(tools=list(tools))
 
 
 def ask(toolbox: Toolbox, name: str, /, **arguments: Any) -> Any:
@@ -165,7 +137,7 @@ def test_models_as_parameters_are_built() -> None:
     def where(place: Place, run: Run) -> str:
         return f"{place.city}, {place.country} for {run.app}"
 
-    assert ask(toolbox, "where", place={"city": "Austin"}) == ToolResult("Austin, US for shop")
+    assert ask(toolbox, "where", place={"city": "Austin"}) == ToolResult("Austin, US for app")
     assert ask(toolbox, "where", place={}).output.endswith("place.city: Field required")
 
 

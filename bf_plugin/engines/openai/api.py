@@ -1,4 +1,4 @@
-"""The calls the engine makes, through the SDK's requests and errors but without its parsing.
+"""The calls the engine makes: streams over the wire itself, all others through the SDK, without its parsing.
 
 Bodies go as they are (`extra_body`) and answers are decoded here: no pydantic model is built, and what a newer or an
 independent server sends does not have to fit the installed SDK's types.
@@ -6,12 +6,14 @@ independent server sends does not have to fit the installed SDK's types.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from bf_plugin.engines.openai.clients import Client
-from bf_plugin.engines.openai.decode import SNAPSHOT, BrokenStreamError, Decoder, Frame, loads
+from bf_plugin.engines.openai.decode import loads
 from bf_plugin.engines.openai.problems import Problem, problem_of
+from bf_plugin.engines.openai.reply import Reply
 from bf_plugin.engines.port import Access
 from bf_plugin.logs import get_logger
 
@@ -29,71 +31,27 @@ PAGES = 3
 """How far back a conversation is read at most; some servers say `has_more` for ever."""
 
 
-class Connection:
-    """An open event stream. `heard` counts its real events."""
-
-    def __init__(self, response: AsyncAPIResponse[Any], *, resumed: bool = False) -> None:
-        self._response = response
-        self._decoder = Decoder(everything=resumed)
-        self._chunks: AsyncIterator[bytes] | None = None
-        self._ended = False
-
-    @property
-    def heard(self) -> int:
-        """How many events other than keepalives have come."""
-        return self._decoder.heard
-
-    async def read(self) -> list[Frame] | None:
-        """Return the frames of one network read, maybe none; None once the connection has ended, well or badly."""
-        if self._ended:
-            return None
-        try:
-            return await self._next()
-        except BrokenStreamError as broken:
-            _log.warning("provider stream broken: %s", broken)
-        except Exception as error:  # the transport's exceptions have no common root that may be imported
-            _log.debug("provider stream lost: %s", type(error).__name__)
-        self._ended = True
-        return None
-
-    async def aclose(self) -> None:
-        """Close the connection."""
-        self._ended = True
-        await _close(self._response)
-
-    async def _next(self) -> list[Frame]:
-        if self._chunks is None:
-            if self._response.headers.get("content-type", "").startswith("application/json"):
-                self._ended = True
-                return [{"type": SNAPSHOT, "response": loads(await self._response.read())}]
-            self._chunks = self._response.iter_bytes()
-        try:
-            return self._decoder.feed(await self._chunks.__anext__())
-        except StopAsyncIteration:
-            self._ended = True
-            return self._decoder.flush()
-
-
 class Api:
     """One access's view of the provider. Every method raises Problem when it fails."""
 
     def __init__(self, client: Client, access: Access, *, silence: float) -> None:
         self._once = client.once
         self._patient = client.patient
+        self._wire = client.wire
         headers = {"X-Client-Request-Id": access.request_id} if access.request_id else None
-        self._streamed: dict[str, Any] = {"extra_headers": headers, "timeout": silence}
+        self._streamed: dict[str, Any] = {"request_id": access.request_id, "silence": silence}
         self._plain: dict[str, Any] = {"extra_headers": headers, "timeout": CALL_TIMEOUT}
         self.key = access.api_key
 
-    async def create(self, body: Mapping[str, Any]) -> Connection:
+    async def create(self, body: Mapping[str, Any]) -> Reply:
         """Ask for a response. Never repeated here: the SDK sends no idempotency key."""
-        return Connection(await self._open(self._once.responses.create(extra_body=dict(body), **self._streamed)))
+        return await self._wire.post("/responses", body, **self._streamed)
 
-    async def resume(self, response_id: str, cursor: int) -> Connection:
+    async def resume(self, response_id: str, cursor: int) -> Reply:
         """Follow a background response from the event after `cursor`."""
-        query = {"stream": "true", "starting_after": cursor}
-        pending = self._once.responses.retrieve(response_id, extra_query=query, **self._streamed)
-        return Connection(await self._open(pending), resumed=True)
+        query = {"stream": "true", "starting_after": str(cursor)}
+        path = f"/responses/{quote(response_id, safe='')}"
+        return await self._wire.get(path, query, **self._streamed)
 
     async def retrieve(self, response_id: str) -> dict[str, Any]:
         """Return a response as it is now."""

@@ -8,6 +8,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from bf_plugin.engines.openai.wire import Wire
 from bf_plugin.engines.port import Access
 
 if TYPE_CHECKING:
@@ -24,12 +25,18 @@ class Client:
     a thread, so the parts of the SDK that it loads late are touched here.
     """
 
-    def __init__(self, sdk: AsyncOpenAI) -> None:
+    def __init__(self, sdk: AsyncOpenAI, wire: Wire) -> None:
         self.users = 0
         self.used_at = 0.0
-        self.close = sdk.close
+        self.wire = wire
+        self._sdk = sdk
         self.once = Resources(sdk)
         self.patient = Resources(sdk.with_options(max_retries=_RETRIES))
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self.wire.aclose()
+        await self._sdk.close()
 
 
 class Resources:
@@ -107,4 +114,4 @@ def _build(base_url: str, api_key: str) -> Client:
         http_client=openai.DefaultAioHttpClient(),
     )
     sdk.organization = sdk.project = None  # the environment's are the operator's, the key may be a caller's
-    return Client(sdk)
+    return Client(sdk, Wire(base_url, api_key))

@@ -124,18 +124,18 @@ class OpenAIEngine:
                     raise
 
     async def _open(self, body: dict[str, object], reader: Reader, api: Api, client: Client) -> ResponseStream:
-        connection = await api.create(body)
+        reply = await api.create(body)
         stream = ResponseStream(
             reader,
             api=api,
             patience=self._patience,
             release=lambda: self._clients.release(client),
-            connection=connection,
+            reply=reply,
         )
         try:
             await stream.open()
         except BaseException:
-            await connection.aclose()
+            reply.abort()
             raise
         return stream
 

@@ -1,4 +1,4 @@
-"""Where the SDK's exceptions end: each becomes a ProviderError that carries no key and no part of one."""
+"""Where refusals and the SDK's exceptions end: each becomes a ProviderError that carries no key and no part of one."""
 
 from __future__ import annotations
 
@@ -23,14 +23,26 @@ def problem_of(error: Exception, key: str) -> Problem:
     status = getattr(error, "status_code", None)
     if not isinstance(status, int):
         return _unanswered(error)
-    body = getattr(error, "body", None)
+    headers = getattr(getattr(error, "response", None), "headers", None) or {}
+    return refusal_of(status, getattr(error, "body", None), headers, key)
+
+
+def refusal_of(status: int, body: object, headers: Mapping[str, str], key: str) -> Problem:
+    """Return what an answer of 400 and more means; `body` is what its JSON says. The error may be nested in it."""
     fields = body if isinstance(body, Mapping) else {}
-    message = fields.get("message") or _detail(fields) or f"the provider answered {status}"
+    nested = fields.get("error")
+    fields = nested if isinstance(nested, Mapping) else fields
+    message = (
+        fields.get("message")
+        or (nested if isinstance(nested, str) else None)
+        or _detail(fields)
+        or f"the provider answered {status}"
+    )
     problem = Problem(
         _FIXED.get(status) or scrub(str(message), key),
         status=status,
         code=_text(fields.get("code")),
-        retry_after=_retry_after(error),
+        retry_after=_retry_after(headers),
     )
     problem.param = _text(fields.get("param"))
     return problem
@@ -68,8 +80,7 @@ def _detail(fields: Mapping[str, Any]) -> str | None:
     return str(detail) if detail else None
 
 
-def _retry_after(error: Exception) -> float | None:
-    headers = getattr(getattr(error, "response", None), "headers", None) or {}
+def _retry_after(headers: Mapping[str, str]) -> float | None:
     try:
         if (milliseconds := headers.get("retry-after-ms")) is not None:
             return float(milliseconds) / 1000

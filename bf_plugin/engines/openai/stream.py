@@ -3,30 +3,38 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from bf_plugin.engines.openai.api import Api, Connection
+from bf_plugin.engines.openai.api import Api
+from bf_plugin.engines.openai.decode import SNAPSHOT, BrokenStreamError, Decoder, Frame, loads
 from bf_plugin.engines.openai.patience import Patience
 from bf_plugin.engines.openai.problems import Problem
 from bf_plugin.engines.openai.reader import Reader
+from bf_plugin.engines.openai.reply import Reply
 from bf_plugin.engines.openai.transcript import lost
-from bf_plugin.engines.port import Event
+from bf_plugin.engines.port import Event, Take
 from bf_plugin.logs import get_logger
 
 _log = get_logger(__name__)
 
 _CANNOT_RESUME = (400, 404, 405, 501)
 _CANNOT_POLL = (400, 401, 403, 404, 405, 501)
-_LAST_BYTES = 0.2
+_LOOKS = 4
+"""How often within the silence limit it is looked whether anything was heard."""
+
+
+def _drop(events: Sequence[Event]) -> None:
+    """Take what nobody wants any more."""
 
 
 class ResponseStream:
     """Follows one response; implements the port's Stream.
 
-    Without a connection it reconnects at the reader's cursor first. `release` gives the client back.
+    Without a reply it reconnects at the reader's cursor first. `release` gives the client back.
+
+    What a network read brings is decoded and handed on in the connection's own callback: no task is woken for it. Only
+    the end of a connection wakes `read`, which then recovers, or returns.
     """
 
     def __init__(
@@ -36,19 +44,24 @@ class ResponseStream:
         api: Api,
         patience: Patience,
         release: Callable[[], None],
-        connection: Connection | None = None,
+        reply: Reply | None = None,
     ) -> None:
         self._reader = reader
         self._api = api
         self._patience = patience
         self._release: Callable[[], None] | None = release
-        self._ready: deque[Sequence[Event]] = deque()
+        self._reply: Reply | None = None
+        self._decoder = Decoder()
+        self._watch: asyncio.TimerHandle | None = None
+        self._changed = asyncio.Event()
+        self._early: list[Event] = []
+        self._take: Take = self._early.extend
+        self._named = reply is None
         self._resumes = 0
         self._can_resume = True
         self._polls = self._idle_polls = self._failed_polls = 0
-        self._heard = 0
-        self._heard_at = patience.clock()
-        self._connection = connection
+        if reply is not None:
+            self._follow(reply, resumed=False)
 
     @property
     def handle(self) -> dict[str, Any]:
@@ -57,61 +70,111 @@ class ResponseStream:
 
     async def open(self) -> None:
         """Read until the provider has named the response. Raises ProviderError when it refuses after all."""
-        while not self.handle.get("response_id") and not self._ready:
+        while not self.handle.get("response_id") and not self._early:
             if self._reader.failure:
                 raise self._reader.failure
-            if self._connection is None:
+            if self._reply is None:
                 raise lost("its stream ended before it was named")
-            await self._read(self._connection)
+            await self._change()
+        self._named = True
 
-    async def batches(self) -> AsyncIterator[Sequence[Event]]:
-        """Yield the events of each network read; the last is a StepDone. Raises ProviderError."""
-        while True:
-            while self._ready:
-                yield self._ready.popleft()
-            if self._reader.failure:
-                raise self._reader.failure
-            if self._reader.over or self._release is None:
-                return
-            if self._connection is not None:
-                await self._read(self._connection)
-            else:
-                await self._recover()
+    async def read(self, take: Take) -> None:
+        """Hand the events of each network read to `take`; the last is a StepDone. Raises ProviderError."""
+        early, self._early = self._early, []
+        self._take = take
+        if early:
+            take(early)
+        try:
+            while not self._reader.over and self._release is not None:
+                if self._reader.failure:
+                    raise self._reader.failure
+                if self._reply is not None:
+                    await self._change()
+                else:
+                    await self._recover()
+        finally:
+            self._take = _drop  # who was cancelled hears nothing more
 
     async def aclose(self) -> None:
         """Close the connection and give the client back."""
         release, self._release = self._release, None
-        await self._disconnect()
+        self._disconnect()
+        self._changed.set()
         if release is not None:
             release()
 
-    async def _read(self, connection: Connection) -> None:
-        """Take what one network read brings; let go of the connection when there is no more to come."""
+    # in the connection's callbacks
+
+    def _follow(self, reply: Reply, *, resumed: bool) -> None:
+        self._reply = reply
+        self._decoder = Decoder(everything=resumed)
+        self._wait_for_a_sound(heard=0, looks=0)
+        whole = reply.headers.get("content-type", "").startswith("application/json")
+        parts: list[bytes] = []
+        pour, ended = (parts.append, lambda: self._whole(b"".join(parts))) if whole else (self._pour, self._ended)
+        reply.pour(pour, ended)
+
+    def _pour(self, data: bytes) -> None:
+        try:
+            self._hand_on(self._decoder.feed(data))
+        except BrokenStreamError as broken:
+            _log.warning("provider stream broken: %s", broken)
+            self._disconnect()
+            self._changed.set()
+        if not self._named or self._reader.over or self._reader.failure:
+            self._changed.set()
+
+    def _ended(self) -> None:
+        self._hand_on(self._decoder.flush())
+        self._disconnect()
+        self._changed.set()
+
+    def _whole(self, body: bytes) -> None:
+        """Take a whole response object where events were asked for."""
+        try:
+            self._hand_on([{"type": SNAPSHOT, "response": loads(body)}])
+        except ValueError:
+            _log.debug("provider stream lost: its answer is not JSON")
+        self._disconnect()
+        self._changed.set()
+
+    def _hand_on(self, frames: Sequence[Frame]) -> None:
+        if not frames:
+            return
         cursor = self._reader.cursor
-        frames = await connection.read()
-        if events := self._reader.take(frames or ()):
-            self._ready.append(events)
+        if events := self._reader.take(frames):
+            self._take(events)
         if self._reader.cursor > cursor:
             self._resumes = 0
-        if frames is None or self._is_silent(connection):
-            await self._disconnect()
 
-    def _is_silent(self, connection: Connection) -> bool:
-        """Tell whether only keepalives came for too long. Total silence ends a read by its time-out."""
-        now = self._patience.clock()
-        if connection.heard != self._heard:
-            self._heard, self._heard_at = connection.heard, now
-        return now - self._heard_at > self._patience.silence
+    def _wait_for_a_sound(self, heard: int, looks: int) -> None:
+        """Let go of a connection that brings nothing, or only keepalives, for too long."""
+        if self._decoder.heard != heard:
+            heard, looks = self._decoder.heard, 0
+        if looks > _LOOKS:
+            _log.info("a provider stream fell silent")
+            self._disconnect()
+            self._changed.set()
+            return
+        pause = self._patience.silence / _LOOKS
+        self._watch = asyncio.get_running_loop().call_later(pause, self._wait_for_a_sound, heard, looks + 1)
 
-    async def _disconnect(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is None:
+    def _disconnect(self) -> None:
+        reply, self._reply = self._reply, None
+        if self._watch is not None:
+            self._watch.cancel()
+        if reply is None:
             return
         if self._reader.over:
-            # The body's end comes right behind the last event; read, it leaves a connection the next step can use.
-            with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(connection.read(), _LAST_BYTES)
-        await connection.aclose()
+            reply.close()
+        else:
+            reply.abort()
+
+    # in the task of `open` and `read`
+
+    async def _change(self) -> None:
+        await self._changed.wait()
+        self._changed.clear()
 
     async def _recover(self) -> None:
         """Reconnect where that may work, else poll."""
@@ -133,12 +196,12 @@ class ResponseStream:
         await self._patience.sleep(self._patience.resume_waits[self._resumes])
         self._resumes += 1
         try:
-            self._connection = await self._api.resume(response_id, self._reader.cursor)
+            reply = await self._api.resume(response_id, self._reader.cursor)
         except Problem as problem:
             _log.info("the stream of a response cannot be resumed: %s", problem)
             self._can_resume = problem.status not in _CANNOT_RESUME
         else:
-            self._heard, self._heard_at = 0, self._patience.clock()
+            self._follow(reply, resumed=True)
 
     async def _poll(self, response_id: str) -> None:
         """Ask for the whole response and bring what text is missing."""
@@ -155,6 +218,6 @@ class ResponseStream:
         events = self._reader.take_snapshot(response)
         self._failed_polls, self._idle_polls = 0, 0 if events else self._idle_polls + 1
         if events:
-            self._ready.append(events)
+            self._take(events)
         elif self._idle_polls >= self._patience.foreground_polls and not self.handle.get("background"):
             self._reader.failure = self._reader.failure or lost("its connection broke off before it was complete")

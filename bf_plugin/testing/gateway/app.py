@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import parse_qs
 
 from bf_plugin.errors import RequestError
+from bf_plugin.testing.events import text_of
 from bf_plugin.testing.gateway.faults import Fault, Faults, Kind
 from bf_plugin.testing.gateway.record import Attempt, Record
 from bf_plugin.testing.gateway.requests import error_body, parse_actions, parse_body, parse_channels
@@ -93,11 +94,7 @@ class RecordingGateway:
 
     def text(self, run_id: str) -> str:
         """Return the text of a run as a handler that places deltas by offset shows it."""
-        units = bytearray()
-        for event in self.events(run_id=run_id, type="delta"):
-            data, start = event["content"].encode("utf-16-le"), 2 * event["offset"]
-            units[start : start + len(data)] = data
-        return units.decode("utf-16-le")
+        return text_of(self.events(run_id=run_id, type="delta"))
 
     def wait_for(self, predicate: Callable[[], T], timeout: float = 10.0) -> T:
         """Return the first true value of `predicate`, asked after each message; TimeoutError after `timeout` s."""

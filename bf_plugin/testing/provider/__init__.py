@@ -70,9 +70,9 @@ there and may be read from any thread.
 
 from __future__ import annotations
 
+from bf_plugin.testing.gate import Gate
 from bf_plugin.testing.provider.brain import Brain, BrainRequest
 from bf_plugin.testing.provider.faults import SWITCHES, Fault
-from bf_plugin.testing.provider.gate import Gate
 from bf_plugin.testing.provider.recording import RecordedRequest
 from bf_plugin.testing.provider.script import (
     Answer,

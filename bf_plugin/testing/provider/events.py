@@ -9,8 +9,8 @@ import secrets
 from collections.abc import Iterator
 from typing import Any
 
+from bf_plugin.testing.gate import Gate
 from bf_plugin.testing.provider.encoding import encode, join_surrogates, split_surrogates
-from bf_plugin.testing.provider.gate import Gate
 from bf_plugin.testing.provider.script import (
     Call,
     Chunk,

@@ -6,10 +6,10 @@ import asyncio
 from collections.abc import Coroutine, Mapping
 from typing import Any
 
+from bf_plugin.testing.gate import Gate
 from bf_plugin.testing.provider.errors import ApiError
 from bf_plugin.testing.provider.events import Composer
 from bf_plugin.testing.provider.faults import Fault, Faults
-from bf_plugin.testing.provider.gate import Gate
 from bf_plugin.testing.provider.script import Pause, Reply
 from bf_plugin.testing.provider.state import ConversationRecord, ResponseRecord, Store
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from bf_plugin.testing.provider.gate import Gate
+from bf_plugin.testing.gate import Gate
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,11 +1,14 @@
-"""The tool on its own, and the distribution as it is found when installed."""
+"""The tool on its own, in a run, and the distribution against the rules for plugins."""
 
 from __future__ import annotations
 
 import importlib.metadata
+import json
 
 import pytest
 from bf_hook_weather import SKIES, getCurrentWeather, tools
+
+from bf_plugin.testing import assert_events, call, check_plugin
 
 
 def test_the_same_place_has_the_same_weather():
@@ -44,6 +47,23 @@ def test_the_model_is_told_how_to_call_it():
 
 
 def test_its_entry_point_is_the_toolbox():
-    """Installed, the distribution lets bf_plugin find the toolbox under the name weather."""
+    """Installed, the distribution lets bf_plugin find the toolbox under its name."""
     (entry,) = importlib.metadata.distribution("bf-hook-weather").entry_points.select(group="bf_plugin")
     assert (entry.name, entry.load()) == ("weather", tools)
+
+
+def test_a_run_is_answered_by_it(scripted):
+    """Installed, and listed by the caller, it answers the model's call: the next step has its result."""
+    deployed = scripted([call("getCurrentWeather", {"location": "Berlin"})], "It is fine.")
+    listed = {"type": "function", "function": tools.definitions()[0]}
+
+    run = deployed.start("What is the weather?", tools=[listed])
+
+    assert_events(deployed.events(run), "threadInfo function_call delta+ end", text="It is fine.")
+    (answer,) = [item for item in deployed.engine.requests[1].new if item["type"] == "function_output"]
+    assert json.loads(answer["output"]) == getCurrentWeather("Berlin")
+
+
+def test_it_keeps_the_rules():
+    """Hooks, types, threads, failures: what bf_plugin asks of every distribution."""
+    check_plugin("bf-hook-weather")

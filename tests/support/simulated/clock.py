@@ -69,15 +69,17 @@ class SteppedLoop(asyncio.SelectorEventLoop):
         """How many seconds it is to the next timer after a turn with nothing to do."""
         return self._sleeps_until - self.time()
 
-    def call_soon(self, *args: Any, **options: Any) -> asyncio.Handle:
+    def call_soon(self, *args: Any, **options: Any) -> asyncio.Handle:  # type: ignore[override]
         self._sleeps_until = 0.0
         return super().call_soon(*args, **options)
 
-    def call_soon_threadsafe(self, *args: Any, **options: Any) -> asyncio.Handle:
+    def call_soon_threadsafe(self, *args: Any, **options: Any) -> asyncio.Handle:  # type: ignore[override]
         self._sleeps_until = 0.0
         return super().call_soon_threadsafe(*args, **options)
 
-    def run_in_executor(self, executor: Any, func: Callable[..., T], *args: Any) -> asyncio.Future[T]:
+    def run_in_executor(  # type: ignore[override]
+        self, executor: Any, func: Callable[..., T], *args: Any
+    ) -> asyncio.Future[T]:
         future: asyncio.Future[T] = self.create_future()
         try:
             future.set_result(func(*args))

@@ -18,6 +18,7 @@ from bf_plugin.journal.tables import calls, items, messages, runs, steps
 from bf_plugin.tickets import Ticket
 from bf_plugin.toolcalls import UNKNOWN_OUTCOME
 from bf_plugin.values import Outcome
+from simulated.driving import Driver
 from simulated.gateway import Gateway, Sending
 from simulated.provider import Response
 from simulated.tools import Invocation
@@ -72,7 +73,6 @@ class Ledger:
 
     def __init__(self, journal: Journal, gateway: Gateway, responses: Mapping[str, Response], *, guarded: bool) -> None:
         self.violations: list[str] = []
-        self.commits = 0
         self.runs: dict[str, Any] = {}
         self.calls: dict[tuple[str, int, int], Any] = {}
         self.said: dict[str, Said] = {}
@@ -99,17 +99,19 @@ class Ledger:
 
     def is_stale(self, write: Write) -> bool:
         """Tell whether a write is by a driver that has lost its run, so that it must change nothing."""
-        if write.driver is None or write.name in _UNFENCED:
-            return False
-        run = self.runs.get(write.driver.run_id)
-        return run is not None and run.epoch != write.driver.epoch
+        return write.name not in _UNFENCED and any(map(self._is_late, write.drivers))
+
+    def _is_late(self, driver: Driver) -> bool:
+        run = self.runs.get(driver.run_id)
+        return run is not None and run.epoch != driver.epoch
 
     def commit(self, writes: list[Write], commit: Callable[[], None]) -> None:
         """Call `commit`, and look at what that did."""
-        stale = {write.driver.run_id for write in writes if write.driver and self.is_stale(write)}
-        before = {run_id: self._everything(run_id) for run_id in stale}
+        by = [driver for write in writes if self.is_stale(write) for driver in write.drivers]
+        stale = {driver.run_id for driver in by if self._is_late(driver)}
+        present = {driver.run_id for driver in by if not self._is_late(driver)}
+        before = {run_id: self._everything(run_id) for run_id in stale - present}
         commit()
-        self.commits += 1
         self.look()
         for run_id, rows in before.items():
             names = ", ".join(write.name for write in writes)
@@ -181,7 +183,7 @@ class Ledger:
             self.expect(said.messages[row.number - 1].token == row.data_sealed, "a sealed message was changed")
             return
         self.expect(row.number == len(said.messages) + 1, "a message number was left out")
-        body, _ = self._journal.vault.open(row.data_sealed)
+        body, _ = self._journal.vault.box(row.run_id).open(bytes(row.data_sealed), row.number)
         found = events.events_in(body)
         seqs = [event["seq"] for event in found]
         self.expect(seqs == list(range(said.seq + 1, said.seq + 1 + len(found))), f"seqs {seqs} after {said.seq}")

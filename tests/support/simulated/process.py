@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
@@ -17,8 +17,10 @@ from bf_plugin.errors import JournalError
 from bf_plugin.hookcalls import HookCalls
 from bf_plugin.hookguards import new_manager, register
 from bf_plugin.journal import Journal, RunRecord
+from bf_plugin.journal.groups import Groups
 from bf_plugin.journal.sqlite import SqliteFile
 from bf_plugin.journal.writer import Writer
+from bf_plugin.pace import Pace
 from bf_plugin.runs import Runs
 from bf_plugin.settings import Settings
 from bf_plugin.threads import Workers
@@ -34,12 +36,12 @@ from simulated.writer import SteppedWriter
 
 T = TypeVar("T")
 
-STORES = ("runs", "steps", "log", "keys", "owners", "overview", "threads")
+STORES = ("runs", "steps", "log", "keys", "owners", "plugin_values", "overview", "threads")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Surroundings:
-    """What processes share, and what survives them. `is_alive` tells of owners."""
+    """What processes share, and what survives them. `is_alive` tells of owners, `wake` tells them of news."""
 
     clock: Clock
     settings: Settings
@@ -48,12 +50,14 @@ class Surroundings:
     hooks: HookCalls
     ledger: Ledger
     is_alive: Callable[[str], bool]
+    wake: Callable[[Collection[str]], None]
     open_journal: Callable[[], Journal]
 
 
 class Process:
-    """Does one thing a `turn`; when `fuel` is used up it stands still. The writer of an `eager` one does not wait for its
-    loop.
+    """Does one thing a `turn`; when `fuel` is used up it stands still.
+
+    The writer of an `eager` one does not wait for its loop.
     """
 
     def __init__(self, owner: str, around: Surroundings, *, eager: bool) -> None:
@@ -61,7 +65,7 @@ class Process:
         self.eager = eager
         self.fuel: int | None = None
         self.alive = True
-        self._seen = -1
+        self.woken = True
         self._around = around
         self.loop = SteppedLoop(around.clock, around.ledger.blame)
         self.journal = around.open_journal()
@@ -72,6 +76,7 @@ class Process:
             journal=self.journal,
             hooks=around.hooks,
             settings=around.settings,
+            pace=Pace(around.settings.coalesce_ms / 1000),
             engine=lambda name: around.engine,
             messenger=lambda record: around.messenger,
         )
@@ -101,11 +106,10 @@ class Process:
         return done
 
     def watch(self) -> bool:
-        """Look at what others have written, as the watcher's thread does; False if they have not."""
-        news = self._around.ledger.commits
-        if self.stands or self._seen == news:
+        """Look at what others have written, as the watcher's thread does when it was woken; False if it was not."""
+        if self.stands or not self.woken:
             return False
-        self._seen = news
+        self.woken = False
         self.dispatcher._look()
         return True
 
@@ -144,11 +148,12 @@ class Process:
         return self.loop.turn() or self._writer.commit()
 
     def _take_over_writing(self) -> SteppedWriter:
-        writer = SteppedWriter(self.journal._engines[0], self._around.ledger)
+        writer = SteppedWriter(self.journal._engines[0], self._around.ledger, self._around.wake)
         former: Writer = self.journal._writer
         former.close()
         for store in STORES:
             getattr(self.journal, store)._writer = writer
+        self.journal.log._groups = Groups(writer)
         self.journal._writer = writer
         return writer
 
@@ -167,6 +172,10 @@ class Mark:
         self.id = owner
         self.is_alive = is_alive
 
+    def was_touched(self) -> bool:
+        """Nobody asks: there is no watcher's thread."""
+        return False
+
     def sweep(self) -> None:
         """There is nothing to clear."""
 
@@ -177,7 +186,7 @@ class Mark:
 class InPlace(Workers):
     """Worker threads that are none: what they are given is done at once."""
 
-    def submit(self, function: Callable[..., T], *args: Any) -> Future[T]:
+    def submit(self, function: Callable[..., T], *args: Any, owner: str = "") -> Future[T]:
         future: Future[T] = Future()
         future.set_running_or_notify_cancel()
         try:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from bf_plugin.engines.port import Access, Cursor, Event, Handle, State, StepDone, StepRequest, Text
+from bf_plugin.engines.port import Access, Cursor, Event, Handle, State, StepDone, StepRequest, Take, Text
 from bf_plugin.errors import ProviderError
 from bf_plugin.events import well_formed
 from bf_plugin.items import FunctionCall, Item, text_message
@@ -159,16 +159,16 @@ class Following:
         self._news = asyncio.Event()
         response.watchers.append(self._news)
 
-    async def batches(self) -> AsyncIterator[Sequence[Event]]:
+    async def read(self, take: Take) -> None:
         while True:
             await live()
             self._news.clear()
             if batch := self._unread():
-                yield batch
+                take(batch)
+                await asyncio.sleep(0)  # what comes next is another network read
                 continue
             if self._response.status == "done":
-                yield [self._done()]
-                return
+                return take([self._done()])
             if self._response.status != "open":
                 raise _failure(self._response.status)
             await self._news.wait()

@@ -1,0 +1,339 @@
+"""Each figure: what is done, what is measured, against what, and what it should be."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from bf_plugin.bench.control import quantiles
+from bf_plugin.bench.load import requests_per_second
+from bf_plugin.bench.rig import BenchError, Process, Rig
+
+_SETTLE = 0.5
+"""Seconds between the last start and the beginning of a measurement."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figure:
+    """One measured value with its target. `raw` has what it was made of; `met` is None where there is no target."""
+
+    name: str
+    pace: str
+    value: float
+    unit: str
+    spread: tuple[float, float] | None = None
+    target: float | None = None
+    raw: Any = field(default=None, repr=False)
+
+    @property
+    def met(self) -> bool | None:
+        """Whether the target is met."""
+        return None if self.target is None else self.value <= self.target
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Effort:
+    """How much is measured: repetitions, seconds a measurement, streams on the frontier, runs of the soak."""
+
+    repetitions: int
+    seconds: float
+    frontier: Sequence[int]
+    soak_seconds: float
+    history: Sequence[int]
+
+
+QUICK = Effort(repetitions=1, seconds=3.0, frontier=(50, 200), soak_seconds=15.0, history=(1, 1_000))
+FULL = Effort(
+    repetitions=5,
+    seconds=10.0,
+    frontier=(10, 25, 50, 100, 200, 500, 1000),
+    soak_seconds=600.0,
+    history=(1, 100, 100_000),
+)
+
+Measure = Callable[[Rig, Effort], Iterator[Figure]]
+
+
+def cost_at_full_pace(rig: Rig, effort: Effort) -> Iterator[Figure]:
+    """CPU per delta at 50 streams of 500 deltas/s, over that of the SDK's loop."""
+    yield _cost(rig, effort, rate=500.0, target=0.33)
+
+
+def cost_at_reading_pace(rig: Rig, effort: Effort) -> Iterator[Figure]:
+    """CPU per delta at 50 streams of 30 deltas/s, over that of the SDK's loop."""
+    yield _cost(rig, effort, rate=30.0, target=1.0)
+
+
+def frontier(rig: Rig, effort: Effort) -> Iterator[Figure]:
+    """Streams at 30 deltas/s: the time from the provider's bytes to the accepted message, and the CPU, as they grow."""
+    targets = {200: 0.060, 500: 0.150}
+    for streams in effort.frontier:
+        gateway = rig.gateway(database=f"frontier{streams}")
+        with rig.running(gateway):
+            window = _gateway_window(rig, gateway, streams, 30.0, effort.seconds)
+        took = window["sink"]["took"]
+        yield Figure(
+            name="added latency p99",
+            pace=f"{streams} streams at 30 deltas/s",
+            value=took["p99"] * 1000,
+            unit="ms",
+            target=targets[streams] * 1000 if streams in targets else None,
+            raw=window,
+        )
+        if took["p99"] > 1.0:
+            return
+
+
+def first_delta(rig: Rig, effort: Effort) -> Iterator[Figure]:
+    """The time from the provider's first text to the accepted message that carries it, while 100 streams flow."""
+    gateway = rig.gateway(database="first")
+    with rig.running(gateway):
+        count = round(30 * (effort.seconds + 8))
+        rig.begin(rate=30.0, count=count)
+        rig.start_many(gateway, 100)
+        time.sleep(_SETTLE)
+        rig.sink.ask("reset")
+        rig.provider.ask("plan", rate=30.0, count=30)
+        rig.start_many(gateway, round(20 * effort.seconds), per_second=20.0)
+        first = rig.sink.ask("latency")["first"]
+        rig.wait_for_ends(100 + round(20 * effort.seconds))
+    for name, target in (("p50", 5.0), ("p99", 20.0)):
+        yield Figure(
+            name=f"time to first delta {name}",
+            pace="starts beside 100 streams",
+            value=first[name] * 1000,
+            unit="ms",
+            target=target,
+            raw=first,
+        )
+
+
+def start(rig: Rig, effort: Effort) -> Iterator[Figure]:
+    """POST to 201 at 50 starts/s; the provider answers at once, so all of it is ours."""
+    gateway = rig.gateway(database="start")
+    with rig.running(gateway):
+        rig.begin(rate=30.0, count=15)
+        rig.start_many(gateway, 50, per_second=50.0)
+        count = round(50 * effort.seconds)
+        took = quantiles([run.took for run in rig.start_many(gateway, count, per_second=50.0)])
+        rig.wait_for_ends(count + 50)
+    for name, target in (("p50", 8.0), ("p99", 30.0)):
+        yield Figure(
+            name=f"POST to 201 {name}", pace="50 starts/s", value=took[name] * 1000, unit="ms", target=target, raw=took
+        )
+
+
+def stop(rig: Rig, effort: Effort) -> Iterator[Figure]:
+    """From the stop request to `end` accepted, at the driver's process and at a sibling."""
+    first = rig.gateway(database="stop")
+    second = rig.gateway(database="stop")
+    with rig.running(first, second):
+        for place, at, target in (("the same process", first, 100.0), ("another process", second, 250.0)):
+            took = quantiles(_stops(rig, first, at, round(10 * effort.seconds)))
+            yield Figure(
+                name="stop to end p99",
+                pace=f"at {place}",
+                value=took["p99"] * 1000,
+                unit="ms",
+                target=target,
+                raw=took,
+            )
+
+
+def pass_through(rig: Rig, effort: Effort) -> Iterator[Figure]:
+    """Requests of the host app with the plugin in front of it, over those without, under waitress."""
+    bare, mounted = rig.bare(), rig.gateway(database="pass")
+    losses, raw = [], []
+    with rig.running(bare, mounted):
+        for port in (bare.port, mounted.port):
+            requests_per_second(port, 1.0)
+        for _ in range(2 * effort.repetitions):
+            rates = [requests_per_second(port, effort.seconds / 4) for port in (bare.port, mounted.port)]
+            raw.append(rates)
+            losses.append((1 - rates[1] / rates[0]) * 100)
+    yield Figure(
+        name="requests lost in passing through",
+        pace="waitress, kept-alive connections",
+        value=statistics.median(losses),
+        unit="%",
+        spread=(min(losses), max(losses)),
+        target=3.0,
+        raw=raw,
+    )
+
+
+def memory(rig: Rig, effort: Effort) -> Iterator[Figure]:
+    """Resident memory per active run, with 500 of them."""
+    gateway = rig.gateway(database="memory")
+    streams = 500
+    with rig.running(gateway):
+        rig.begin(rate=30.0, count=60)
+        rig.start_many(gateway, 100)  # what is loaded and cached once is not a run's
+        rig.wait_for_ends(100)
+        before = gateway.ask("collect")["rss"]
+        seconds = max(effort.seconds, 10.0)
+        rig.begin(rate=2.0, count=round(2 * seconds))
+        rig.start_many(gateway, streams)
+        time.sleep(seconds / 3)
+        during = gateway.ask("usage")["rss"]
+        rig.wait_for_ends(streams)
+    yield Figure(
+        name="memory per active run",
+        pace=f"{streams} runs",
+        value=(during - before) / streams / 1024,
+        unit="KB",
+        target=50.0,
+        raw={"before": before, "during": during},
+    )
+
+
+def soak(rig: Rig, effort: Effort) -> Iterator[Figure]:
+    """Short runs one after the other, as many as come to their end: does memory grow?"""
+    gateway = rig.gateway(database="soak")
+    samples: list[tuple[int, int]] = []
+    with rig.running(gateway):
+        rig.begin(rate=200.0, count=2)
+        runs, began = 0, time.monotonic()
+        while (elapsed := time.monotonic() - began) < effort.soak_seconds:
+            rig.start_many(gateway, 200)
+            runs += 200
+            if elapsed > effort.soak_seconds / 5:  # until then caches fill
+                rig.wait_for_ends(runs)
+                samples.append((runs, gateway.ask("collect")["rss"]))
+        rig.wait_for_ends(runs)
+    slope = statistics.linear_regression(*zip(*samples, strict=True)).slope if len(samples) > 2 else 0.0
+    yield Figure(
+        name="growth of memory",
+        pace=f"{runs} runs in {elapsed:.0f} s",
+        value=slope * 100_000 / 2**20,
+        unit="MB per 100,000 runs",
+        target=5.0,
+        raw=samples,
+    )
+
+
+def growth(rig: Rig, effort: Effort) -> Iterator[Figure]:
+    """A start and CPU per delta with more and more ended runs in the journal."""
+    gateway = rig.gateway(database="growth")
+    with rig.running(gateway):
+        done = 0
+        for history in effort.history:
+            rig.begin(rate=200.0, count=2)
+            rig.start_many(gateway, history - done)
+            rig.wait_for_ends(history - done, seconds=3600)
+            done = history
+            rig.begin(rate=30.0, count=15)
+            took = quantiles([run.took for run in rig.start_many(gateway, 100, per_second=50.0)])
+            rig.wait_for_ends(100)
+            window = _gateway_window(rig, gateway, 50, 30.0, effort.seconds / 2)
+            done += 150
+            yield Figure(
+                name="POST to 201 p50",
+                pace=f"{history:,} ended runs on record",
+                value=took["p50"] * 1000,
+                unit="ms",
+                raw={"start": took, "window": window},
+            )
+            yield Figure(
+                name="CPU per delta",
+                pace=f"{history:,} ended runs on record",
+                value=window["us_per_delta"],
+                unit="us",
+                raw=window,
+            )
+
+
+FIGURES: dict[str, Measure] = {
+    "full-pace": cost_at_full_pace,
+    "reading-pace": cost_at_reading_pace,
+    "frontier": frontier,
+    "first-delta": first_delta,
+    "start": start,
+    "stop": stop,
+    "memory": memory,
+    "pass-through": pass_through,
+    "growth": growth,
+    "soak": soak,
+}
+
+
+def _cost(rig: Rig, effort: Effort, *, rate: float, target: float) -> Figure:
+    """Measure both in turn, several times: the machine's speed drifts, their ratio less so."""
+    streams = 50
+    ratios, raw = [], []
+    for number in range(effort.repetitions):
+        loop = rig.loop()
+        with rig.running(loop):
+            theirs = _loop_window(rig, loop, streams, rate, effort.seconds)
+        gateway = rig.gateway(database=f"cost{rate:g}-{number}")
+        with rig.running(gateway):
+            ours = _gateway_window(rig, gateway, streams, rate, effort.seconds)
+        ratios.append(ours["us_per_delta"] / theirs["us_per_delta"])
+        raw.append({"loop": theirs, "gateway": ours})
+    return Figure(
+        name="CPU per delta, of the SDK loop's",
+        pace=f"{streams} streams at {rate:g} deltas/s",
+        value=statistics.median(ratios),
+        unit="x",
+        spread=(min(ratios), max(ratios)),
+        target=target,
+        raw=raw,
+    )
+
+
+def _gateway_window(rig: Rig, gateway: Process, streams: int, rate: float, seconds: float) -> dict[str, Any]:
+    """Let so many runs flow; measure from when all have started to when the first ends."""
+    starting = 2.0 + streams / 50
+    rig.begin(rate=rate, count=round(rate * (starting + _SETTLE + seconds + 1)))
+    rig.start_many(gateway, streams)
+    rig.wait(lambda: rig.provider.ask("count")["begun"] >= streams)
+    time.sleep(_SETTLE)
+    rig.provider.ask("reset")
+    rig.sink.ask("reset")
+    before = gateway.ask("usage")
+    time.sleep(seconds)
+    sink, provider, after = rig.sink.ask("latency"), rig.provider.ask("count"), gateway.ask("usage")
+    if not sink["deltas"]:
+        raise BenchError("no text came through")
+    if sink["ended"]:
+        raise BenchError("streams ended before they were measured: the machine is too slow for so many starts")
+    rig.wait_for_ends(streams)
+    cpu = after["cpu"] - before["cpu"]
+    threads = {name: spent - before["threads"].get(name, 0.0) for name, spent in after["threads"].items()}
+    return {
+        "us_per_delta": cpu / sink["deltas"] * 1e6,
+        "us_by_thread": {name: spent / sink["deltas"] * 1e6 for name, spent in threads.items() if spent > 0},
+        "busy": cpu / (after["at"] - before["at"]),
+        "deltas_per_message": sink["deltas"] / sink["messages"],
+        "sink": sink,
+        "provider": provider,
+    }
+
+
+def _loop_window(rig: Rig, loop: Process, streams: int, rate: float, seconds: float) -> dict[str, Any]:
+    rig.begin(rate=rate, count=round(rate * (seconds + 60)))
+    loop.ask("read", streams=streams)
+    rig.wait(lambda: rig.provider.ask("count")["begun"] >= streams)
+    time.sleep(_SETTLE + 1)
+    before = loop.ask("usage")
+    time.sleep(seconds)
+    after = loop.ask("usage")
+    cpu, deltas = after["cpu"] - before["cpu"], after["deltas"] - before["deltas"]
+    return {"us_per_delta": cpu / deltas * 1e6, "busy": cpu / (after["at"] - before["at"]), "deltas": deltas}
+
+
+def _stops(rig: Rig, driver: Process, stopper: Process, count: int) -> list[float]:
+    """Stop runs in mid-stream, one after the other; return how long each `end` took."""
+    rig.begin(rate=30.0, count=3000)
+    took = []
+    for number in range(count):
+        run = rig.start(driver)
+        said = rig.sink.ask("count")["deltas"]
+        rig.wait(lambda said=said: rig.sink.ask("count")["deltas"] > said + 2)  # type: ignore[misc]
+        asked = rig.stop(stopper, run)
+        rig.wait_for_ends(number + 1)
+        took.append(rig.sink.ask("ends")["ends"][run.ids["runId"]] - asked)
+    return took

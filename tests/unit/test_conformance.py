@@ -1,0 +1,622 @@
+"""The checks of plugins: what keeps the rules passes, and each rule has a plugin that breaks it and is named."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import re
+import socket
+import sys
+import threading
+import time
+import types
+from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from bf_plugin import (
+    Delta,
+    Outcome,
+    PluginContext,
+    Run,
+    RunDraft,
+    RunRejected,
+    StopRun,
+    Toolbox,
+    ToolCall,
+    ToolResult,
+    hookimpl,
+    in_thread,
+)
+from bf_plugin.defaults import run_log, unknown_tool
+from bf_plugin.testing import Conformance, NotConforming, check_plugin, new_run, shown
+from bf_plugin.testing.conformance import RULES
+from bf_plugin.testing.conformance.watch import Watch
+from bf_plugin.values import StopReason, ToolOptions
+
+if TYPE_CHECKING:
+    from bf_plugin import values
+
+SECRET = "Rosebud"
+
+
+def plugin(**functions: Callable[..., Any]) -> types.SimpleNamespace:
+    """Make a plugin of functions, marked as hooks."""
+    return types.SimpleNamespace(**{name: hookimpl(function) for name, function in functions.items()}, name="it")
+
+
+def broken(thing: object, **options: Any) -> list[tuple[str, str]]:
+    """Return the rules a plugin breaks, with what is said of them."""
+    with pytest.raises(NotConforming) as caught:
+        check_plugin(thing, **options)
+    assert all(RULES[problem.rule] in str(caught.value) for problem in caught.value.problems)
+    return [(problem.rule, problem.what) for problem in caught.value.problems]
+
+
+def only(thing: object, **options: Any) -> tuple[str, str]:
+    """Return the one rule a plugin breaks."""
+    (one,) = broken(thing, **options)
+    return one
+
+
+# what keeps the rules ------------------------------------------------------------------------------------------------
+
+
+class Mask:
+    """A filter that keeps all rules, with a factory and everything else a plugin may have."""
+
+    def __init__(self, context: PluginContext) -> None:
+        self.context = context
+        self.word = context.section.get("word", SECRET)
+        self.closed: list[str] = []
+
+    @hookimpl
+    def before_run(self, run: RunDraft) -> None:
+        if self.context.store.increment("runs") > 10_000:
+            raise RunRejected(429, "too many")
+
+    @hookimpl
+    def on_delta(self, run: Run, delta: Delta) -> None:
+        held = run.scratch.pop("mask", "")
+        text = (held + delta.text).replace(self.word, "*" * len(self.word))
+        keep = 0 if delta.final else next(n for n in range(len(self.word) - 1, -1, -1) if text.endswith(self.word[:n]))
+        delta.text, run.scratch["mask"] = text[: len(text) - keep], text[len(text) - keep :]
+
+    @hookimpl
+    def on_end(self, run: Run, outcome: Outcome) -> None:
+        self.context.run_async(asyncio.sleep(0))
+
+    @hookimpl
+    def on_stop(self, run: Run, reason: StopReason) -> None: ...
+
+    @hookimpl(wrapper=True)
+    def on_tool_call(self, run: Run, call: ToolCall) -> Generator[None, object, object]:
+        return (yield)
+
+    async def aclose(self) -> None:
+        self.closed.append("aclose")
+
+    def close(self) -> None:
+        self.closed.append("close")
+
+
+def test_a_good_plugin_passes(caplog: pytest.LogCaptureFixture) -> None:
+    """With all hooks, settings and a life of its own; what its on_delta costs is measured, and nothing is logged."""
+    made: list[Mask] = []
+
+    def factory(context: PluginContext) -> Mask:
+        made.append(Mask(context))
+        return made[-1]
+
+    (found,) = check_plugin(factory, section={"word": "fox"}, texts=["fox", "fo", "x"], examples=200)
+
+    assert found.name == "factory"
+    assert found.hooks == ("before_run", "on_delta", "on_tool_call", "on_end", "on_stop")
+    assert found.on_delta_us is not None
+    assert found.on_delta_us > 0
+    assert [mask.word for mask in made] == ["fox"] * len(made)
+    assert [mask.closed for mask in made if mask.closed] == [["aclose", "close"]] * 2
+    assert [record.getMessage() for record in caplog.records if record.name.startswith("bf_plugin")] == []
+
+
+@pytest.mark.parametrize("thing", [run_log, unknown_tool, Toolbox("empty", offer="always")])
+def test_the_defaults_and_toolboxes_pass(thing: object) -> None:
+    """Nobody is asked for more than the core does itself."""
+    (found,) = check_plugin(thing)
+    assert isinstance(found, Conformance)
+    assert found.on_delta_us is None
+
+
+def test_a_guard_that_stops_runs_passes() -> None:
+    """How much was shown before a stop depends on how the text was cut; that there is one must not."""
+
+    def on_delta(run: Run, delta: Delta) -> None:
+        said = run.scratch["said"] = run.scratch.get("said", "") + delta.text
+        if "fox" in said:
+            raise StopRun("content_filter")
+
+    check_plugin(plugin(on_delta=on_delta), texts=["fox"])
+
+
+def test_annotations_may_name_what_only_type_checkers_import() -> None:
+    """Then they are compared by their text."""
+
+    def on_end(run: values.Run, outcome: values.Outcome) -> None: ...
+    def on_stop(run: values.Run, reason: values.StopReason) -> None: ...
+
+    check_plugin(plugin(on_end=on_end, on_stop=on_stop))
+
+    def before_run(run: values.Run) -> None: ...
+
+    assert only(plugin(before_run=before_run)) == (
+        "typed",
+        "run of before_run is annotated values.Run, the hook has RunDraft",
+    )
+
+
+def test_annotations_may_be_wider() -> None:
+    """A hook that takes anything takes what it is given."""
+
+    def on_end(run: object, outcome: Any) -> None: ...
+    def on_stop(reason: str) -> None: ...
+
+    check_plugin(plugin(on_end=on_end, on_stop=on_stop))
+
+
+def test_a_blocking_on_delta_passes_in_a_thread() -> None:
+    """`@in_thread` is for that, and there the store may be used too."""
+
+    def factory(context: PluginContext) -> object:
+        @in_thread
+        def on_delta(run: Run, delta: Delta) -> None:
+            context.store.get("word")
+            socket.getaddrinfo("127.0.0.1", 80)
+
+        return plugin(on_delta=on_delta)
+
+    check_plugin(factory, examples=5)
+
+
+# each rule -----------------------------------------------------------------------------------------------------------
+
+
+def test_loads() -> None:
+    """A factory that fails is told from one that is not there."""
+
+    def factory(context: PluginContext) -> object:
+        return context.section["url"]
+
+    assert only(factory) == ("loads", "KeyError('url')")
+
+
+def test_offline() -> None:
+    """A factory that uses the store works in a gateway, and fails under `bf-plugin plugins`."""
+
+    def factory(context: PluginContext) -> object:
+        limit = context.store.get("limit", 5)
+        return plugin(on_end=lambda_of(limit))
+
+    rule, what = only(factory)
+    assert rule == "offline"
+    assert "works in a running gateway only" in what
+
+
+def lambda_of(limit: int) -> Callable[[Run], None]:
+    def on_end(run: Run) -> None:
+        assert limit
+
+    return on_end
+
+
+@pytest.mark.parametrize(
+    ("hooks", "what"),
+    [
+        ({"on_finish": lambda run: None}, "implements on_finish, which is not a hook"),
+        ({"on_end": lambda run, result: None}, "{'result'} are declared in the hookimpl but can not be found"),
+        ({}, "implements no hook"),
+    ],
+)
+def test_hooks(hooks: dict[str, Any], what: str) -> None:
+    """Names and arguments are checked as the gateway does it."""
+    rule, said = only(plugin(**hooks))
+    assert rule == "hooks"
+    assert what in said
+
+
+def test_marked() -> None:
+    """A hook without its mark is the mistake that is seen last: nothing happens."""
+
+    class Forgets:
+        @hookimpl
+        def on_end(self, run: Run) -> None: ...
+        def on_stop(self, run: Run) -> None: ...
+
+    assert only(Forgets()) == ("marked", "on_stop is not marked as a hook, so nobody calls it")
+
+
+def test_typed() -> None:
+    """Missing and wrong annotations are named one by one."""
+
+    def on_end(run, outcome: str):  # type: ignore[no-untyped-def]
+        pass
+
+    def on_delta(run: Run, delta: Outcome) -> str:  # type: ignore[empty-body]
+        pass
+
+    assert broken(plugin(on_end=on_end, on_delta=on_delta), examples=1) == [
+        ("typed", "delta of on_delta is annotated Outcome, the hook has Delta"),
+        ("typed", "the result of on_delta is annotated str, the hook has None"),
+        ("typed", "run of on_end has no annotation"),
+        ("typed", "outcome of on_end is annotated str, the hook has Outcome"),
+        ("typed", "the result of on_end has no annotation"),
+    ]
+
+
+def test_ordinary() -> None:
+    """A hook that fails in a run where nothing is special; an on_end that cannot come twice."""
+    seen: set[str] = set()
+
+    def before_run(run: RunDraft) -> None:
+        raise KeyError("metadata")
+
+    def on_end(run: Run) -> None:
+        if run.id in seen:
+            raise ValueError("twice")
+        seen.add(run.id)
+
+    def on_stop(run: Run) -> None:
+        raise OSError("gone")
+
+    def on_tool_call(run: Run, call: ToolCall) -> object:
+        return {"look": 1}[call.name]
+
+    assert broken(plugin(before_run=before_run, on_end=on_end, on_stop=on_stop, on_tool_call=on_tool_call)) == [
+        ("ordinary", "before_run raised KeyError ('metadata')"),
+        ("ordinary", "on_tool_call raised KeyError ('a_tool_that_nobody_has')"),
+        ("ordinary", "on_stop: gone"),
+        ("ordinary", "on_end: twice, when it was called again for the same run"),
+    ]
+
+
+def test_a_bad_draft_is_not_ordinary() -> None:
+    """What before_run leaves is checked as the gateway does it."""
+
+    def before_run(run: RunDraft) -> None:
+        run.metadata["a"] = 1  # type: ignore[assignment]
+
+    rule, what = only(plugin(before_run=before_run))
+    assert rule == "ordinary"
+    assert "before_run left a bad draft: metadata.a" in what
+
+
+def test_a_hook_that_hangs_is_not_ordinary(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The check ends all the same."""
+    monkeypatch.setattr("bf_plugin.testing.conformance.subject.PATIENCE", 0.2)
+    gate = threading.Event()
+
+    def on_delta(run: Run, delta: Delta) -> None:
+        gate.wait(10)
+
+    rule, what = only(plugin(on_delta=on_delta))
+    gate.set()
+    assert rule == "ordinary"
+    assert "did not come back" in what
+
+
+@pytest.mark.parametrize("answer", ["no such tool", ToolResult(None), False])
+def test_own_calls(answer: object) -> None:
+    """Whoever answers calls of others takes their tools away."""
+
+    def on_tool_call(run: Run, call: ToolCall) -> object:
+        return answer
+
+    rule, what = only(plugin(on_tool_call=on_tool_call))
+    assert rule == "own-calls"
+    assert "a_tool_that_nobody_has" in what
+
+
+def test_own_calls_of_a_coroutine() -> None:
+    """An awaitable is an answer; nothing of it is left behind."""
+
+    async def later() -> str:
+        return "x"
+
+    def on_tool_call(run: Run, call: ToolCall) -> object:
+        return later()
+
+    assert only(plugin(on_tool_call=on_tool_call))[0] == "own-calls"
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, GeneratorExit, asyncio.CancelledError])
+def test_contained(error: type[BaseException]) -> None:
+    """What is no Exception goes through every guard."""
+
+    def before_run(run: RunDraft) -> None:
+        raise error
+
+    def on_end(run: Run) -> None:
+        raise error
+
+    found = broken(plugin(before_run=before_run, on_end=on_end))
+    assert {rule for rule, _ in found} == {"contained"}
+    assert f"before_run raised {error.__name__}, which is no Exception" in {what for _, what in found}
+
+
+@pytest.mark.parametrize("hook", ["before_run", "on_delta"])
+def test_signals(hook: str) -> None:
+    """A wrapper that swallows what is sent to it undoes the guards of others."""
+
+    def before_run(run: RunDraft) -> Iterator[None]:
+        try:
+            yield
+        except Exception:
+            return
+
+    def on_delta(run: Run) -> Iterator[None]:
+        yield from before_run(run)  # type: ignore[arg-type]
+
+    function = {"before_run": before_run, "on_delta": on_delta}[hook]
+    swallows = types.SimpleNamespace(**{hook: hookimpl(wrapper=True)(function)})  # type: ignore[type-var]
+    assert only(swallows) == ("signals", f"the wrapper {hook} swallows the failure of another plugin")
+
+
+def connects() -> None:
+    with socket.socket() as client, pytest.raises(OSError, match="refused"):
+        client.connect(("127.0.0.1", 1))
+
+
+@pytest.mark.parametrize(
+    ("block", "seen"),
+    [
+        (lambda: time.sleep(0), "time.sleep"),
+        (lambda: Path(__file__).read_bytes(), "open"),
+        (lambda: socket.getaddrinfo("127.0.0.1", 80), "socket.getaddrinfo"),
+        (connects, "socket.connect"),
+    ],
+)
+def test_loop(block: Callable[[], object], seen: str) -> None:
+    """What waits for something is named, in on_delta and in bf_tools, however little it waits here."""
+
+    def on_delta(run: Run, delta: Delta) -> None:
+        block()
+
+    def bf_tools() -> dict[str, ToolOptions]:
+        block()
+        return {}
+
+    assert only(plugin(on_delta=on_delta), examples=1) == ("loop", f"on_delta blocks the event loop: {seen}")
+    offering = plugin(on_tool_call=lambda_none())
+    offering.bf_tools = bf_tools
+    assert only(offering) == ("loop", f"bf_tools blocks the event loop: {seen}")
+
+
+def lambda_none() -> Callable[[Run], object]:
+    def on_tool_call(run: Run) -> object:
+        return None
+
+    return on_tool_call
+
+
+def test_loop_by_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is not seen is measured: at its fastest, a call takes longer than any machine excuses."""
+    clock = itertools.count(0, 0.06)  # each look at it comes 60 ms after the last
+    monkeypatch.setattr(
+        "bf_plugin.testing.conformance.deltas.time", types.SimpleNamespace(perf_counter=lambda: next(clock))
+    )
+
+    def on_delta(run: Run, delta: Delta) -> None: ...
+
+    rule, what = only(plugin(on_delta=on_delta), examples=1)
+    assert rule == "loop"
+    assert what.startswith("on_delta takes 60 ms on the event loop")
+
+
+def test_loop_and_the_store() -> None:
+    """The store refuses to be used on the loop; the rule says what to do."""
+
+    def factory(context: PluginContext) -> object:
+        def on_delta(run: Run, delta: Delta) -> None:
+            context.store.get("word")
+
+        return plugin(on_delta=on_delta)
+
+    found = dict(broken(factory, examples=1))
+    assert "context.store was called on the event loop" in found["loop"]
+
+
+def test_what_is_imported_at_the_first_call_is_no_offence() -> None:
+    """A lazy import happens once."""
+
+    def on_delta(run: Run, delta: Delta) -> None:
+        sys.modules.pop("this_is_no_module", None)
+        run.app.encode()
+
+    check_plugin(plugin(on_delta=on_delta), examples=1)
+
+
+def test_splitting() -> None:
+    """A filter that does not hold back is shown the cut that gives it away, as short as it can be."""
+
+    def on_delta(run: Run, delta: Delta) -> None:
+        delta.text = delta.text.replace("fox", "cat")
+
+    rule, what = only(plugin(on_delta=on_delta), texts=["fox"])
+    assert rule == "splitting"
+    assert re.fullmatch(r"on_delta makes 'fox' of \('fo?', 'o?x'\), and 'cat' of the same text in one piece", what)
+
+
+def test_splitting_and_stops() -> None:
+    """A guard that misses a word cut in two is found as well."""
+
+    def on_delta(run: Run, delta: Delta) -> None:
+        if "fox" in delta.text:
+            raise StopRun("content_filter")
+
+    rule, what = only(plugin(on_delta=on_delta), texts=["fox"])
+    assert rule == "splitting"
+    assert "StopRun('content_filter') of the same text in one piece" in what
+
+
+def test_splitting_keeps_what_is_held() -> None:
+    """Text that is never let go is lost; by hand, `shown` tells."""
+
+    def on_delta(run: Run, delta: Delta) -> None:
+        text = run.scratch.pop("held", "") + delta.text
+        delta.text, run.scratch["held"] = text[:-1], text[-1:]
+
+    assert shown(on_delta, "abc") == "ab"
+    # the last character is lost however the text is cut: that is the plugin's business, and the same every time
+    check_plugin(plugin(on_delta=on_delta))
+
+
+def test_replay_with_state_beside_the_run() -> None:
+    """Another process does not have what this one remembers: state by run id gives itself away."""
+    seen: dict[str, int] = {}
+
+    def on_delta(run: Run, delta: Delta) -> None:
+        seen[run.id] = seen.get(run.id, 0) + len(delta.text)
+        if delta.final:
+            delta.text = f"[{seen[run.id]}]"
+
+    assert {rule for rule, _ in broken(plugin(on_delta=on_delta))} & {"replay", "splitting"}
+
+
+def test_replay_that_says_nothing() -> None:
+    """A plugin that skips replayed text does not know later what it knew: the page would see other text."""
+
+    def on_delta(run: Run, delta: Delta) -> None:
+        if delta.replay:
+            return
+        text = run.scratch.pop("held", "") + delta.text
+        keep = 1 if text.endswith("f") and not delta.final else 0
+        delta.text, run.scratch["held"] = text[: len(text) - keep], text[len(text) - keep :]
+
+    rule, what = only(plugin(on_delta=on_delta), texts=["f"])
+    assert rule == "replay"
+    assert re.fullmatch(
+        r"on_delta makes \['f', .*\] of \('f',.*\), when another process took the run over after 1 of them, "
+        r"and \['', .*\] when none did",
+        what,
+    )
+
+
+def test_an_on_delta_that_raises() -> None:
+    """The text that does it is shown."""
+
+    def on_delta(run: Run, delta: Delta) -> None:
+        if "fox" in delta.text:
+            raise ValueError("a fox")
+
+    rule, what = only(plugin(on_delta=on_delta), texts=["fox"])
+    assert rule == "ordinary"
+    assert re.fullmatch(r"on_delta makes nothing of \('.*fox.*',\): on_delta raised ValueError \(a fox\)", what)
+
+
+def test_closes() -> None:
+    """What a factory made is closed by the check, as a gateway does."""
+
+    class Stuck(Mask):
+        async def aclose(self) -> None:
+            raise OSError("stuck")
+
+    assert broken(Stuck, examples=1) == [("closes", "aclose: OSError('stuck')")] * 2
+
+
+# distributions -------------------------------------------------------------------------------------------------------
+
+
+RANGE = "bf_plugin>=0.1,<1"
+
+GOOD = """
+    from bf_plugin import Run, Toolbox, hookimpl
+
+    tools = Toolbox("acme")
+
+    @hookimpl
+    def on_end(run: Run) -> None: ...
+"""
+
+
+def test_all_that_a_distribution_offers_is_checked(install: Callable[..., None]) -> None:
+    """Each plugin of it, by the names of its entry points."""
+    install("acme", GOOD, requires=RANGE, plugin="audit = acme\ntools = acme:tools")
+    assert [found.name for found in check_plugin("acme")] == ["audit", "tools"]
+
+
+@pytest.mark.parametrize("requires", ["aiohttp", "bf_plugin", "bf_plugin>=0.1", "bf_plugin<1"])
+def test_requirement(install: Callable[..., None], requires: str) -> None:
+    """Without both bounds an incompatible release is not reported, it fails in the middle of a run."""
+    install("acme", GOOD, requires=requires, plugin="audit = acme")
+    assert only("acme") == ("requirement", "acme does not say which releases of bf_plugin it works with")
+
+
+def test_a_distribution_that_cannot_be_imported(install: Callable[..., None]) -> None:
+    """It is named with the reason, as in the gateway's log."""
+    install("acme", "import not_there_at_all", requires=RANGE, plugin="audit = acme")
+    rule, what = only("acme")
+    assert rule == "loads"
+    assert "No module named 'not_there_at_all'" in what
+
+
+def test_port(install: Callable[..., None]) -> None:
+    """Engines and messengers are compared with their ports."""
+    source = """
+        class Engine:
+            def __init__(self, context): ...
+            def start(self, request, access): ...
+            async def cancel(self, handle, access): ...
+            async def cut(self, state, handle): ...
+            async def aclose(self): ...
+
+        class Messenger:
+            def __init__(self, context): ...
+            async def send(self, destination, message): ...
+            async def aclose(self): ...
+    """
+    install("acme", source, requires=RANGE, engine="acme = acme:Engine", messenger="pigeon = acme:Messenger")
+    assert broken("acme") == [
+        ("port", "start is not a coroutine function"),
+        ("port", "it has no resume"),
+        ("port", "cut is not a plain function"),
+    ]
+
+
+def test_the_built_in_engine_and_messengers_pass() -> None:
+    """The core is a distribution like the others, but for what it requires."""
+    found = broken("bf_plugin")
+    assert {rule for rule, _ in found} == {"requirement"}
+    assert len(found) == 3
+
+
+def test_what_is_not_installed_is_a_mistake_of_the_test() -> None:
+    """Not a rule that is broken."""
+    with pytest.raises(LookupError, match="no distribution not-there is installed"):
+        check_plugin("not-there")
+    with pytest.raises(LookupError, match=r"pytest has no entry point of the groups bf_plugin, bf_plugin.engines"):
+        check_plugin("pytest")
+
+
+# by hand -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_watch_sees_its_own_thread_only() -> None:
+    """And nothing before it was entered or after it was left."""
+    Path(__file__).read_bytes()
+    with Watch() as watch:
+        sum(range(10))
+    Path(__file__).read_bytes()
+    assert watch.seen == set()
+
+
+def test_shown_gives_an_implementation_what_it_takes() -> None:
+    """Also the run, and whether it is a replay."""
+    run, seen = new_run(), []
+
+    def on_delta(delta: Delta) -> None:
+        seen.append((delta.text, delta.replay, delta.final))
+        delta.text = delta.text.upper()
+
+    assert shown(on_delta, "a", "b", run=run, replay=True) == "AB"
+    assert seen == [("a", True, False), ("b", True, False), ("", False, True)]
