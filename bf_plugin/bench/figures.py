@@ -37,7 +37,7 @@ class Figure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Effort:
-    """How much is measured: how often, how many seconds each, with how many streams; the frontier, the soak, the past."""
+    """How much is measured: how often, how many seconds, with how many streams; the frontier, the soak, the past."""
 
     repetitions: int
     streams: int = 50
