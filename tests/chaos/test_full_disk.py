@@ -114,7 +114,7 @@ def test_a_disk_that_is_full_for_a_while(site: Site, disk: Disk) -> None:
     site.provider.script(text("before ", gate, "behind " * 2000), "again", "fresh")
     server = serve(site, disk)
     run = site.start(server.url)
-    site.gateway.wait_for(lambda: site.gateway.text(run["runId"]) == "before ")
+    site.gateway.wait_for(lambda: site.gateway.text(run["runId"]) == "before ", timeout=30)
 
     disk.fill(server)
     gate.release()
@@ -133,7 +133,7 @@ def test_a_disk_that_is_full_for_a_while(site: Site, disk: Disk) -> None:
     assert_says_what_to_do(events[-2]["error"]["details"])
     for place, said in (({"thread_id": run["threadId"]}, "again"), ({}, "fresh")):
         later = site.start(server.url, **place)
-        assert site.events(later)[-1]["finish_reason"] == "stop"
+        assert site.events(later, timeout=60)[-1]["finish_reason"] == "stop"
         assert site.gateway.text(later["runId"]) == said
     assert_sound(server, disk)
 
