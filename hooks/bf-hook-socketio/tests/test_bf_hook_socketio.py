@@ -6,6 +6,7 @@ import asyncio
 import datetime
 import ipaddress
 import json
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -59,7 +60,8 @@ class Listener:
     def next(self) -> Any:
         message = self._subscription.get_message(timeout=5)
         assert message is not None, "nothing was published"
-        return json.loads(message["data"])
+        data = message["data"]
+        return json.loads(data) if data[:1] == b"{" else pickle.loads(data)  # managers pickled, before 5.14
 
     def close(self) -> None:
         self._subscription.close()
@@ -88,7 +90,7 @@ def test_it_publishes_what_a_manager_publishes(redis: Any, listener: Listener) -
     manager.redis.close()
     assert ours.pop("host_id") != theirs.pop("host_id")
     theirs["data"] = theirs["data"][0] if isinstance(theirs["data"], list) else theirs["data"]
-    assert ours == theirs
+    assert ours == {"binary": False, **theirs}  # which older ones need not be told
 
 
 def test_the_same_message_is_published_in_the_same_bytes() -> None:
