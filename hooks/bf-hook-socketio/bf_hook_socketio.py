@@ -17,10 +17,10 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import AuthenticationError, AuthorizationError, NoPermissionError, RedisError
+from redis.exceptions import AuthenticationError, AuthorizationError, NoPermissionError, RedisError, ResponseError
 
 from bf_plugin import PluginContext
-from bf_plugin.errors import ConfigurationError, DeliveryRefused, DeliveryRetry
+from bf_plugin.errors import ConfigurationError, DeliveryError, DeliveryRefused, DeliveryRetry
 from bf_plugin.messengers.port import Destination
 
 SECTION = "socketio"
@@ -64,8 +64,9 @@ class Options(BaseModel):
 class SocketIOMessenger:
     """Publishes each message once, for all of its channels. Implements the port's Messenger."""
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: Options, *, patience: float = _PATIENCE) -> None:
         self._options = options
+        self._patience = patience
         self._clients: dict[str, Redis] = {}
         # Servers drop what carries their own id, and ids are only ever compared.
         self._tail = b',"host_id":' + _encode(uuid.uuid4().hex) + b"}"
@@ -75,13 +76,9 @@ class SocketIOMessenger:
         client = self._client(destination.url or "")
         publishing = client.publish(self._options.redis_channel, self.frame(destination, message))
         try:
-            servers = await asyncio.wait_for(publishing, _PATIENCE)
-        except _NOT_ALLOWED as error:
-            kind = type(error).__name__
-            raise DeliveryRefused(f"Redis does not let us publish ({kind}): check the messaging URL's user") from None
+            servers = await asyncio.wait_for(publishing, self._patience)
         except (RedisError, OSError, asyncio.TimeoutError) as error:
-            # Without its text, which may quote the address.
-            raise DeliveryRetry(f"Redis cannot be reached ({type(error).__name__})") from None
+            raise self._problem(error) from None
         self._check(servers)
 
     def frame(self, destination: Destination, message: bytes) -> bytes:
@@ -102,11 +99,23 @@ class SocketIOMessenger:
         while self._clients:
             await self._clients.popitem()[1].aclose()
 
+    def _problem(self, error: Exception) -> DeliveryError:
+        """Return what redis-py's error means. Never its text, which may quote the address or the message."""
+        # Where redis-py wraps what the system said, that is more telling: ConnectionRefusedError, gaierror, SSLError.
+        kind = type(error.__context__ if isinstance(error.__context__, OSError) else error).__name__
+        if isinstance(error, _NOT_ALLOWED):
+            return DeliveryRefused(f"Redis does not let us publish ({kind}): check the messaging URL's user")
+        if isinstance(error, ResponseError):
+            trial = f"redis-cli -u URL publish {self._options.redis_channel} test"
+            return DeliveryRetry(f"Redis answered with an error ({kind}), which this will show: {trial}")
+        return DeliveryRetry(f"Redis cannot be reached ({kind}): see that it runs where the messaging URL says")
+
     def _check(self, servers: int) -> None:
         """Raise DeliveryRetry where fewer servers than there are took it: Redis keeps nothing for those to come."""
         if servers < self._options.subscribers:
-            wanted, channel = self._options.subscribers, self._options.redis_channel
-            raise DeliveryRetry(f"{servers} of {wanted} Socket.IO servers listen on the Redis channel {channel}")
+            heard = f"{servers} of {self._options.subscribers} Socket.IO servers"
+            advice = "see that they run, and use the messaging URL's Redis"
+            raise DeliveryRetry(f"{heard} listen on the Redis channel {self._options.redis_channel}: {advice}")
 
     def _client(self, url: str) -> Redis:
         if url not in self._clients:

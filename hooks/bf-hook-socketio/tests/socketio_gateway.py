@@ -1,7 +1,8 @@
-"""A gateway's Socket.IO server, as a process: `python socketio_gateway.py async|threads REDIS_URL [NAMESPACE]`.
+"""A gateway's Socket.IO server, as a process: `python socketio_gateway.py async|threads REDIS_URL`.
 
 `async` is an AsyncServer with an AsyncRedisManager under uvicorn, `threads` a Server with a RedisManager under
-waitress. Browsers name their channels as they connect, and are put into the rooms of these names, behind `channel:`.
+waitress. Browsers name their channels as they connect to one of the namespaces, and are put into the rooms of these
+names, behind `channel:`.
 """
 
 from __future__ import annotations
@@ -11,28 +12,39 @@ import socket
 import sys
 from typing import Any
 
-import socketio
+import socketio  # type: ignore[import-untyped]
+
+NAMESPACES = ("/", "/chat")
 
 
-def main(kind: str, url: str, namespace: str = "/") -> None:
+class AsyncRooms(socketio.AsyncNamespace):  # type: ignore[misc]
+    async def on_connect(self, sid: str, environ: dict[str, Any], auth: dict[str, Any]) -> None:
+        for channel in auth["channels"]:
+            await self.enter_room(sid, f"channel:{channel}")
+
+
+class Rooms(socketio.Namespace):  # type: ignore[misc]
+    def on_connect(self, sid: str, environ: dict[str, Any], auth: dict[str, Any]) -> None:
+        for channel in auth["channels"]:
+            self.enter_room(sid, f"channel:{channel}")
+
+
+def main(kind: str, url: str) -> None:
     listener = socket.create_server(("127.0.0.1", 0))
-    (serve_async if kind == "async" else serve_threads)(listener, url, namespace)
+    (serve_async if kind == "async" else serve_threads)(listener, url)
 
 
 def say(listener: socket.socket) -> None:
     print(f"listening at http://127.0.0.1:{listener.getsockname()[1]}", flush=True)
 
 
-def serve_async(listener: socket.socket, url: str, namespace: str) -> None:
+def serve_async(listener: socket.socket, url: str) -> None:
     import uvicorn
 
     manager = socketio.AsyncRedisManager(url)
     server = socketio.AsyncServer(async_mode="asgi", cors_allowed_origins="*", client_manager=manager)
-
-    @server.on("connect", namespace=namespace)
-    async def connect(sid: str, environ: dict[str, Any], auth: dict[str, Any]) -> None:
-        for channel in auth["channels"]:
-            await server.enter_room(sid, f"channel:{channel}", namespace=namespace)
+    for namespace in NAMESPACES:
+        server.register_namespace(AsyncRooms(namespace))
 
     async def serve() -> None:
         app = socketio.ASGIApp(server)
@@ -42,17 +54,13 @@ def serve_async(listener: socket.socket, url: str, namespace: str) -> None:
     asyncio.run(serve())
 
 
-def serve_threads(listener: socket.socket, url: str, namespace: str) -> None:
+def serve_threads(listener: socket.socket, url: str) -> None:
     from waitress.server import create_server
 
     manager = socketio.RedisManager(url)
     server = socketio.Server(async_mode="threading", cors_allowed_origins="*", client_manager=manager)
-
-    @server.on("connect", namespace=namespace)
-    def connect(sid: str, environ: dict[str, Any], auth: dict[str, Any]) -> None:
-        for channel in auth["channels"]:
-            server.enter_room(sid, f"channel:{channel}", namespace=namespace)
-
+    for namespace in NAMESPACES:
+        server.register_namespace(Rooms(namespace))
     running = create_server(socketio.WSGIApp(server), sockets=[listener], threads=16)
     say(listener)
     running.run()

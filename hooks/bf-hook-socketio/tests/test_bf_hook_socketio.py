@@ -13,10 +13,11 @@ from typing import Any, TypeVar
 
 import pytest
 import redis as redis_client
-import socketio
-from bf_hook_socketio import SocketIOMessenger, create_messenger
+import socketio  # type: ignore[import-untyped]
+from bf_hook_socketio import Options, SocketIOMessenger, create_messenger
 
 from bf_plugin import PluginContext
+from bf_plugin.delivery import Delivery, DeliveryFailed
 from bf_plugin.errors import ConfigurationError, DeliveryError, DeliveryRefused, DeliveryRetry
 from bf_plugin.messengers.port import Destination
 from bf_plugin.settings import AppSettings, Settings
@@ -53,7 +54,7 @@ class Listener:
 
     def __init__(self, url: str, channel: str = "socketio") -> None:
         self._client = redis_client.Redis.from_url(url)
-        self._subscription = self._client.pubsub()
+        self._subscription = self._client.pubsub()  # type: ignore[no-untyped-call]
         self._subscription.subscribe(channel)
         assert self._subscription.get_message(timeout=5)["type"] == "subscribe"
 
@@ -128,7 +129,10 @@ def test_a_message_nobody_listens_to_is_not_delivered(redis: Any) -> None:
     """Redis takes it and keeps nothing: servers that come back from a restart would never hear of it."""
     error = raised(messenger(), destination(redis.messaging_url))
     assert isinstance(error, DeliveryRetry)
-    assert str(error) == "0 of 1 Socket.IO servers listen on the Redis channel socketio"
+    assert str(error) == (
+        "0 of 1 Socket.IO servers listen on the Redis channel socketio: "
+        "see that they run, and use the messaging URL's Redis"
+    )
 
 
 def test_all_servers_must_listen_if_there_are_several(redis: Any, listener: Listener) -> None:
@@ -156,7 +160,9 @@ def test_a_redis_that_is_down_is_asked_again(new_redis: Callable[..., Any]) -> N
     """The error says so, and not where: the URL may hold a password."""
     error = raised(messenger(), destination(new_redis().messaging_url.replace("//", f"//:{SECRET}@")))
     assert isinstance(error, DeliveryRetry)
-    assert str(error) == "Redis cannot be reached (ConnectionError)"
+    assert str(error) == (
+        "Redis cannot be reached (ConnectionRefusedError): see that it runs where the messaging URL says"
+    )
 
 
 def test_a_redis_that_comes_back_is_found_again(redis: Any) -> None:
@@ -175,25 +181,53 @@ def test_a_redis_that_comes_back_is_found_again(redis: Any) -> None:
     asyncio.run(send_twice())
 
 
-def test_a_redis_that_hangs_is_given_up_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever takes the connection and never answers costs no more than the time the port allows."""
-    monkeypatch.setattr("bf_hook_socketio._PATIENCE", 0.2)
+def test_a_redis_that_hangs_costs_no_more_than_the_port_allows(redis: Any, listener: Listener) -> None:
+    """It is asked and never answers. Awake again it finds what it was sent, so the same message is out twice."""
+    one, where = SocketIOMessenger(Options(), patience=0.3), destination(redis.messaging_url)
 
     async def send() -> None:
-        async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            await reader.read()
-            writer.close()
-
-        server = await asyncio.start_server(hang, "127.0.0.1", 0)
-        url = f"socketio+redis://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        one = messenger()
+        await one.send(where, MESSAGE)
+        redis.freeze()
         with pytest.raises(DeliveryRetry, match="TimeoutError"):
-            await one.send(destination(url), MESSAGE)
+            await one.send(where, MESSAGE)
+        redis.thaw()
+        await one.send(where, MESSAGE)
         await one.aclose()
-        server.close()
-        await server.wait_closed()
 
     asyncio.run(send())
+    assert [listener.next()["data"] for _ in range(3)] == [json.loads(MESSAGE)] * 3
+
+
+def test_a_redis_that_stays_away_is_given_up(new_redis: Callable[..., Any]) -> None:
+    """What the run then ends with is a sentence that says what to look at."""
+    one, where = messenger(), destination(new_redis().messaging_url)
+
+    async def send() -> None:
+        with pytest.raises(DeliveryFailed) as caught:
+            await Delivery(one, where, patience=0.3).send(MESSAGE)
+        assert str(caught.value) == (
+            "the gateway took no message for 0.3 s: Redis cannot be reached (ConnectionRefusedError): "
+            "see that it runs where the messaging URL says"
+        )
+        await one.aclose()
+
+    asyncio.run(send())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "database"),
+    [(("--rename-command", "PUBLISH", ""), "0"), ((), "99")],
+    ids=["no such command", "no such database"],
+)
+def test_a_redis_that_answers_with_an_error_is_not_called_away(
+    new_redis: Callable[..., Any], arguments: Any, database: str
+) -> None:
+    """The error itself may quote the message, so what is told is how to see it."""
+    url = new_redis(*arguments).start().messaging_url[:-1] + database
+    error = raised(messenger(), destination(url))
+    assert isinstance(error, DeliveryRetry)
+    assert str(error).startswith("Redis answered with an error (ResponseError)")
+    assert str(error).endswith("redis-cli -u URL publish socketio test")
 
 
 @pytest.mark.parametrize(
@@ -243,7 +277,8 @@ def test_tls_with_a_certificate_that_is_checked(new_redis: Callable[..., Any], t
     file = str(certificate(tmp_path))
     files = ("--tls-cert-file", file, "--tls-key-file", file, "--tls-ca-cert-file", file, "--tls-auth-clients", "no")
     url = new_redis(*files, port_option="--tls-port").start().messaging_url.replace("redis:", "rediss:")
-    assert isinstance(raised(messenger(subscribers=0), destination(url)), DeliveryRetry)
+    with pytest.raises(DeliveryRetry, match="SSLCertVerificationError"):
+        deliver(messenger(subscribers=0), destination(url))
     deliver(messenger(subscribers=0), destination(f"{url}?ssl_ca_certs={file}"))
 
 

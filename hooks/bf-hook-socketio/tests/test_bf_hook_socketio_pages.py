@@ -1,33 +1,32 @@
-"""The whole way: a run, its messages over Redis and a Socket.IO server, the shipped handler in Chromium as the judge.
+"""The whole way: a run, its messages over Redis and Socket.IO servers, the shipped handler in Chromium as the judge.
 
-The handler may not fetch what it missed here (`fetchMissed` knows nothing), so what it shows came over Socket.IO.
+Two servers share the Redis, one of each kind, and a page sits on each. The handler may not fetch what it missed here
+(`fetchMissed` knows nothing), so what it shows came over Socket.IO.
 """
 
 from __future__ import annotations
 
 import random
-import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from bf_plugin.testing import Deployment, Gate, RecordingGateway
-from bf_plugin.testing.provider import text
+from bf_plugin.testing import Deployment, Gate, RecordingGateway, assert_events
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
 KEY = "BFAPI_demo"
-CHROMIUM = shutil.which("chromium")
-SECTION = {"room_prefix": "channel:", "event": "assistant"}
+SECTION = {"room_prefix": "channel:", "event": "assistant", "subscribers": 2}
 ALPHABET = [*"abcdefghij \n\"\\{}<>&'", "é", "e\u0301", "漢", "\u2028", "🦄", "👩‍👩‍👧‍👦", "\U0010ffff"]
 
 OPEN = """async ({ url, channels, namespace, key }) => {
   window.runs = {};
-  window.messages = 0;
+  window.messages = [];
   window.assistant = new BFAssistant.Assistant({
     apiKey: key, channels, actionName: "judge", fetchMissed: async () => null,
     onText: (text, run) => { document.body.textContent = text; },
@@ -36,7 +35,7 @@ OPEN = """async ({ url, channels, namespace, key }) => {
     },
   });
   window.socket = io(url + namespace, { auth: { channels } });
-  socket.on("assistant", (message) => { messages += 1; assistant.handleMessage(message); });
+  socket.on("assistant", (message) => { messages.push(message); assistant.handleMessage(message); });
   await new Promise((connected, failed) => { socket.on("connect", connected); socket.on("connect_error", failed); });
 }"""
 
@@ -61,151 +60,175 @@ class Pages(RecordingGateway):
         return super().route(method, path, environ)
 
 
+@dataclass
+class Tab:
+    """A page in Chromium, on one of the Socket.IO servers."""
+
+    page: Page
+    server: str
+
+    def open(self, deployed: Deployment, *channels: str, namespace: str = "/") -> Tab:
+        """Load the page of a gateway and enter the rooms of some channels."""
+        self.page.goto(deployed.url + "/")
+        options = {"url": self.server, "channels": channels or ["news"], "namespace": namespace, "key": KEY}
+        self.page.evaluate(OPEN, options)
+        return self
+
+    def ask(self) -> str:
+        run: str = self.page.evaluate("() => assistant.start('Say it').then((run) => run.runId)")
+        return run
+
+    def messages(self) -> list[Any]:
+        """Return what came over Socket.IO, each message as often as it came."""
+        heard: list[Any] = self.page.evaluate("messages")
+        return heard
+
+    def text(self) -> str:
+        shown: str = self.page.evaluate("document.body.textContent")
+        return shown
+
+    def wait_for_text(self, text: str) -> None:
+        self.page.wait_for_function("text => document.body.textContent === text", arg=text)
+
+    def assert_shown(self, run: str, said: str) -> None:
+        """Assert that, once the page has the run's end, it shows what was said, and that its events came in order."""
+        self.page.wait_for_function("run => run in runs", arg=run, timeout=60_000)
+        end = self.page.evaluate("run => runs[run]", run)
+        assert (end["finishReason"], end["complete"], bytes(end["bytes"])) == ("stop", True, said.encode())
+        events = [action["options"] for message in self.messages() for action in message["actions"]]
+        mine = [event for event in events if event["runId"] == run]
+        assert_events(mine, "threadInfo delta+ end", text=said, finish_reason="stop")
+        numbers = list(dict.fromkeys(event["seq"] for event in mine))
+        assert numbers == sorted(numbers), "a later event came before an earlier one"
+
+
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    if CHROMIUM is None:
-        pytest.skip("Chromium is not installed: apt-get install chromium")
+def browser(chromium: str) -> Iterator[Browser]:
     with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
-        yield chromium
-        chromium.close()
+        running = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
+        yield running
+        running.close()
+
+
+@pytest.fixture(scope="module")
+def shared_redis(new_redis: Callable[..., Any]) -> Any:
+    return new_redis().start()
 
 
 @pytest.fixture
-def deployed(deploy: Callable[..., Deployment], browser_client: bytes, new_redis: Callable[..., Any]) -> Deployment:
-    """The plugin, its messages going to a Redis that is down yet."""
-    redis = new_redis()
-    made = deploy(
-        gateway=Pages(browser_client),
-        api_keys=KEY,
-        openai_api_key="sk-test",
-        messaging_url=redis.messaging_url,
-        sections={"socketio": SECTION},
-    )
-    made.redis = redis  # type: ignore[attr-defined]
-    return made
+def redis(shared_redis: Any) -> Any:
+    """The Redis of both servers. A test may kill it; the servers find it again."""
+    return shared_redis.start()
 
 
-def open_page(browser: Browser, deployed: Deployment, url: str, *channels: str, namespace: str = "/") -> Page:
-    page = browser.new_page()
-    page.goto(deployed.url + "/")
-    page.evaluate(OPEN, {"url": url, "channels": channels or ["news"], "namespace": namespace, "key": KEY})
-    return page
+@pytest.fixture(scope="module")
+def servers(shared_redis: Any, serve: Callable[..., Any]) -> list[Any]:
+    """A Socket.IO server of each kind. They start while the browser does."""
+    return [serve(kind, shared_redis) for kind in ("async", "threads")]
 
 
-def ask(page: Page) -> str:
-    run: str = page.evaluate("() => assistant.start('Say it').then((run) => run.runId)")
-    return run
+@pytest.fixture(scope="module")
+def tabs(servers: list[Any], browser: Browser) -> tuple[Tab, Tab]:
+    """A page on each server."""
+    context = browser.new_context()
+    one, other = (Tab(context.new_page(), server.url) for server in servers)
+    return one, other
 
 
-def shown(page: Page, run: str) -> tuple[str, bool, bytes]:
-    """Return finish reason, completeness and text of a run, once the page has its end."""
-    page.wait_for_function("run => run in runs", arg=run, timeout=60_000)
-    end = page.evaluate("run => runs[run]", run)
-    return end["finishReason"], end["complete"], bytes(end["bytes"])
+@pytest.fixture
+def publish(scripted: Callable[..., Deployment], browser_client: bytes, redis: Any) -> Callable[..., Deployment]:
+    """Return a function that mounts the plugin, with what its model says, on the gateway that serves the pages."""
+
+    def make(*scripts: Any, **section: Any) -> Deployment:
+        return scripted(
+            *scripts,
+            gateway=Pages(browser_client),
+            api_keys=KEY,
+            openai_api_key="sk-test",
+            messaging_url=redis.messaging_url,
+            sections={"socketio": {**SECTION, **section}},
+        )
+
+    return make
 
 
 def pieces(chance: random.Random, count: int = 60) -> list[str]:
     return ["".join(chance.choices(ALPHABET, k=chance.randint(1, 12))) for _ in range(count)]
 
 
-@pytest.mark.parametrize("kind", ["async", "threads"])
-def test_a_page_shows_what_the_model_said(
-    deployed: Deployment, serve: Callable[..., Any], browser: Browser, kind: str
-) -> None:
-    """Byte for byte, over both kinds of servers; a page in two of the run's rooms hears each message once."""
-    redis = deployed.redis.start()  # type: ignore[attr-defined]
-    page = open_page(browser, deployed, serve(kind, redis).url, "news", "sports")
-    chance = random.Random(7)
-    for _ in range(3):
-        said = pieces(chance)
-        deployed.provider.script(text(*said))
-        run = ask(page)
-        assert shown(page, run) == ("stop", True, "".join(said).encode())
-    sealed = page.evaluate("() => assistant.run.next - 1")
-    assert sealed > 2
-    page.close()
+def test_pages_show_what_the_model_said(publish: Callable[..., Deployment], tabs: tuple[Tab, Tab]) -> None:
+    """Byte for byte, on servers of both kinds, whichever page asks."""
+    said = [pieces(random.Random(seed)) for seed in range(3)]
+    deployed = publish(*said)
+    one, other = (tab.open(deployed) for tab in tabs)
+    for asking, text in zip((one, other, one), said, strict=True):
+        run = asking.ask()
+        one.assert_shown(run, "".join(text))
+        other.assert_shown(run, "".join(text))
 
 
-def test_a_page_in_two_rooms_hears_a_message_once(
-    deployed: Deployment, serve: Callable[..., Any], browser: Browser
-) -> None:
-    """One message goes to all rooms; the server sends it once to whoever sits in several."""
-    redis = deployed.redis.start()  # type: ignore[attr-defined]
-    server = serve("async", redis)
-    both = open_page(browser, deployed, server.url, "news", "sports")
-    one = open_page(browser, deployed, server.url, "sports")
-    deployed.provider.script(text(*pieces(random.Random(1))))
-    run = ask(both)
-    assert shown(both, run) == shown(one, run)
-    assert both.evaluate("messages") == one.evaluate("messages")
-    both.close()
-    one.close()
+def test_a_page_in_two_rooms_hears_a_message_once(publish: Callable[..., Deployment], tabs: tuple[Tab, Tab]) -> None:
+    """One message goes to all rooms; a server sends it once to whoever sits in several."""
+    said = pieces(random.Random(1))
+    deployed = publish(said)
+    both, one = tabs[0].open(deployed, "news", "sports"), tabs[1].open(deployed, "sports")
+    run = both.ask()
+    both.assert_shown(run, "".join(said))
+    one.assert_shown(run, "".join(said))
+    assert both.messages() == one.messages()
 
 
-def test_a_namespace_of_its_own(
-    deploy: Callable[..., Deployment], deployed: Deployment, serve: Callable[..., Any], browser: Browser
-) -> None:
-    """Pages of another namespace hear nothing of it."""
-    redis = deployed.redis.start()  # type: ignore[attr-defined]
-    server = serve("async", redis, "/chat")
-    other = deploy(
-        gateway=deployed.gateway,
-        api_keys=KEY,
-        openai_api_key="sk-test",
-        messaging_url=redis.messaging_url,
-        sections={"socketio": {**SECTION, "namespace": "/chat"}},
-    )
-    other.provider.script(text("in a room of its own"))
-    page = open_page(browser, other, server.url, namespace="/chat")
-    assert shown(page, ask(page)) == ("stop", True, b"in a room of its own")
-    page.close()
+def test_a_namespace_of_its_own(publish: Callable[..., Deployment], tabs: tuple[Tab, Tab]) -> None:
+    """Pages in the same room of another namespace hear nothing of it."""
+    deployed = publish("in a room of its own", namespace="/chat")
+    inside, outside = tabs[0].open(deployed, namespace="/chat"), tabs[1].open(deployed)
+    inside.assert_shown(inside.ask(), "in a room of its own")
+    assert outside.messages() == []
 
 
-def test_redis_is_killed_in_mid_run(deployed: Deployment, serve: Callable[..., Any], browser: Browser) -> None:
-    """What the model says meanwhile comes once Redis is back and the server listens again: no hole, no doubling."""
-    redis = deployed.redis.start()  # type: ignore[attr-defined]
-    page = open_page(browser, deployed, serve("async", redis).url)
+def test_redis_is_killed_in_mid_run(publish: Callable[..., Deployment], tabs: tuple[Tab, Tab], redis: Any) -> None:
+    """What the model says meanwhile comes to all once Redis is back and the servers listen: no hole, no doubling."""
     gate, after = Gate(), Gate()
     said = pieces(random.Random(3))
-    deployed.provider.script(text(*said[:20], gate, *said[20:40], after, *said[40:]))
-    run = ask(page)
+    deployed = publish([*said[:20], gate, *said[20:40], after, *said[40:]])
+    one, other = (tab.open(deployed) for tab in tabs)
+    run = one.ask()
     before = "".join(said[:20])
-    page.wait_for_function("text => document.body.textContent === text", arg=before)
+    one.wait_for_text(before)
+    other.wait_for_text(before)
 
     redis.kill()
     gate.release()
     after.wait_reached()
-    assert page.evaluate("document.body.textContent") == before
+    assert one.text() == other.text() == before
     redis.start()
     after.release()
 
-    assert shown(page, run) == ("stop", True, "".join(said).encode())
-    page.close()
+    one.assert_shown(run, "".join(said))
+    other.assert_shown(run, "".join(said))
 
 
-def test_redis_is_down_at_the_start(deployed: Deployment, serve: Callable[..., Any], browser: Browser) -> None:
-    """The run exists, its messages wait; the page has all of it once Redis is there."""
-    redis = deployed.redis  # type: ignore[attr-defined]
-    page = open_page(browser, deployed, serve("async", redis).url)
+def test_redis_is_down_at_the_start(publish: Callable[..., Deployment], tabs: tuple[Tab, Tab], redis: Any) -> None:
+    """The run exists, its messages wait; the pages have all of it once Redis is there."""
     gate = Gate()
-    deployed.provider.script(text("all ", gate, "of it"))
-    run = ask(page)
+    deployed = publish(["all ", gate, "of it"])
+    one, other = (tab.open(deployed) for tab in tabs)
+    redis.kill()
+    run = one.ask()
     gate.wait_reached()
-    assert page.evaluate("messages") == 0
+    assert one.messages() == other.messages() == []
     redis.start()
     gate.release()
-    assert shown(page, run) == ("stop", True, b"all of it")
-    page.close()
+    one.assert_shown(run, "all of it")
+    other.assert_shown(run, "all of it")
 
 
 def test_a_redis_that_refuses_us_fails_the_run(
-    deploy: Callable[..., Deployment], new_redis: Callable[..., Any]
+    scripted: Callable[..., Deployment], new_redis: Callable[..., Any]
 ) -> None:
     """At once, and the caller who looks is told what is wrong."""
     redis = new_redis("--requirepass", "right").start()
-    deployed = deploy(api_keys=KEY, messaging_url=redis.messaging_url)
-    deployed.provider.script("never heard")
+    deployed = scripted("never heard", api_keys=KEY, messaging_url=redis.messaging_url)
     run = deployed.start()
     headers = {"X-Thread-Id": run["threadId"]}
 
