@@ -15,8 +15,10 @@ import pytest
 import redis as redis_client
 import socketio  # type: ignore[import-untyped]
 from bf_hook_socketio import Options, SocketIOMessenger, create_messenger
+from click.testing import CliRunner
 
 from bf_plugin import PluginContext
+from bf_plugin.cli import main
 from bf_plugin.delivery import Delivery, DeliveryFailed
 from bf_plugin.errors import ConfigurationError, DeliveryError, DeliveryRefused, DeliveryRetry
 from bf_plugin.messengers.port import Destination
@@ -302,6 +304,19 @@ def test_many_runs_share_a_few_connections(redis: Any, listener: Listener) -> No
 def test_a_url_of_a_run_that_is_none_is_refused(url: str | None) -> None:
     """It was journalled before the settings changed, or the plugin's own check was not there yet."""
     assert isinstance(raised(messenger(), destination(url)), DeliveryRefused)
+
+
+def test_the_doctor_says_whether_anybody_listens(redis: Any, tmp_path: Path) -> None:
+    """`bf-plugin doctor --channel` publishes one message and quotes the messenger."""
+    settings = {
+        "BF_API_KEYS": SECRET,
+        "BF_MESSAGING_URL": redis.messaging_url,
+        "BF_DATABASE_URL": f"sqlite:///{tmp_path / 'journal.db'}",
+    }
+    done = CliRunner(env=settings).invoke(main, ["doctor", "--channel", "news"])
+    assert done.exit_code == 1
+    assert "0 of 1 Socket.IO servers listen on the Redis channel socketio" in done.output
+    assert SECRET not in done.output
 
 
 # what it is told -----------------------------------------------------------------------------------------------------
