@@ -42,7 +42,7 @@ _NEW_RUN = insert_of(
     *("id", "thread_id", "app", "owner", "state", "epoch", "attempts", "told"),
     *("created_at", "started_at", "deadline", "spec_sealed", "secrets_sealed"),
 )
-_DECIDE = Prepared(
+_decide = (
     update(runs)
     .where(_this, runs.c.outcome.is_(None))
     .values(
@@ -52,6 +52,8 @@ _DECIDE = Prepared(
         state=_at_its_place,
     )
 )
+_DECIDE = Prepared(_decide)
+_DECIDE_MINE = Prepared(_decide.where(runs.c.epoch == bindparam("in_epoch")))
 _THREAD_OF = Prepared(select(runs.c.thread_id).where(_this))
 _END = Prepared(
     update(runs)
@@ -116,20 +118,31 @@ class RunStore(Base):
         return self.write(job, record.id)
 
     def decide(
-        self, run_id: str, outcome: str, finish_reason: str, error: Mapping[str, Any] | None = None
+        self,
+        run_id: str,
+        outcome: str,
+        finish_reason: str,
+        error: Mapping[str, Any] | None = None,
+        *,
+        epoch: int | None = None,
     ) -> Future[Decision]:
         """Give a run its outcome, if it has none yet: the one statement that ends a run.
 
-        Who loses reads the outcome that won and obeys. A queued run stays queued, so that it never holds its thread.
+        Who loses reads the outcome that won and obeys. A queued run stays queued, so that it never holds its thread. A
+        driver says its `epoch`: raises Fenced when the run is another's to end.
         """
         sealed = None if error is None else self.vault.seal(dict(error))
-
-        values = {"run_id": run_id, "as_outcome": outcome, "because": finish_reason, "error": sealed}
+        values: dict[str, Any] = {"run_id": run_id, "as_outcome": outcome, "because": finish_reason, "error": sealed}
+        if epoch is not None:
+            values["in_epoch"] = epoch
 
         def job(connection: Connection) -> Decision:
-            if _DECIDE.execute(connection, values) == 1:
+            decided = _DECIDE if epoch is None else _DECIDE_MINE
+            if decided.execute(connection, values) == 1:
                 signal_driver(connection, run_id)
                 return Decision(won=True, outcome=outcome, finish_reason=finish_reason, error=error)
+            if epoch is not None:
+                fence(connection, run_id, epoch)
             row = outcome_of(connection, run_id)
             return Decision(won=False, error=self.vault.open(row.error_sealed), **_named(row))
 
