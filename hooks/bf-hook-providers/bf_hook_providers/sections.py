@@ -1,4 +1,4 @@
-"""What an operator sets for a provider: the table `[plugins.NAME]` of the apps file, checked when the engine is loaded."""
+"""What an operator sets for a provider: the table `[plugins.NAME]` of the apps file, checked at load."""
 
 from __future__ import annotations
 

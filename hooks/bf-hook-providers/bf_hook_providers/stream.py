@@ -21,7 +21,7 @@ from bf_plugin.logs import get_logger
 _log = get_logger(__name__)
 
 _LAST_WORDS = 2.0
-"""Seconds for what follows an ending: the count of tokens, and the end of the body, which leaves a usable connection."""
+"""Seconds for what follows an ending: the count of tokens, and the end of the body, which frees the connection."""
 
 _CHARACTERS_PER_TOKEN = 4
 _END = object()

@@ -375,7 +375,7 @@ class Wire:
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
 
-            def do_POST(self) -> None:  # noqa: N802
+            def do_POST(self) -> None:
                 length = int(self.headers.get("Content-Length", 0))
                 path, _, query = self.path.partition("?")
                 headers = {name.lower(): value for name, value in self.headers.items()}
@@ -432,20 +432,20 @@ def wire() -> Iterator[Wire]:
     server.stop()
 
 
-@pytest.fixture(name="Call")
-def _call() -> type[Call]:
+@pytest.fixture
+def new_call() -> type[Call]:
     """A call, for scripts: tests cannot import what is beside them."""
     return Call
 
 
-@pytest.fixture(name="Answer")
-def _answer() -> type[Answer]:
+@pytest.fixture
+def raw() -> type[Answer]:
     """An answer, byte by byte."""
     return Answer
 
 
-@pytest.fixture(name="Pause")
-def _pause() -> type[Pause]:
+@pytest.fixture
+def new_pause() -> type[Pause]:
     """A pause, for scripts."""
     return Pause
 

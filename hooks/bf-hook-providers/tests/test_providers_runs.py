@@ -26,7 +26,7 @@ def weather(place: str) -> str:
 
 @pytest.fixture
 def begin(deploy, wire, dialect):
-    """Return a function that deploys with the dialect's engine pointed to the wire; settings of the engine as options."""
+    """Return a function that deploys with the dialect's engine pointed to the wire, given settings of that engine."""
 
     def begin(section=None, **options):
         sections = {dialect.name: dialect.section(wire.url, **(section or {}))}
@@ -37,6 +37,12 @@ def begin(deploy, wire, dialect):
 
 def payload(dialect, **more):
     return {"provider": dialect.name, "model": dialect.model, "apiKey": KEY, **more}
+
+
+def error_of(deployed, run):
+    """Return the error that a run ended with."""
+    (event,) = [event for event in deployed.events(run) if event["type"] == "error"]
+    return event["error"]
 
 
 def test_text_is_streamed(begin, wire, dialect):
@@ -61,9 +67,9 @@ def test_a_polling_start(begin, wire, dialect):
     assert answer["data"] == [{"type": "text", "text": {"value": "Hello"}}]
 
 
-def test_parallel_calls(begin, wire, dialect, Call):
+def test_parallel_calls(begin, wire, dialect, new_call):
     """Two calls of one step are answered together, in order, in the next; a failing tool's answer says so."""
-    calls = [Call("call_a", "weather", {"place": "Berlin"}), Call("call_b", "weather", {"place": "Nowhere"})]
+    calls = [new_call("call_a", "weather", {"place": "Berlin"}), new_call("call_b", "weather", {"place": "Nowhere"})]
     wire.script(dialect.answer("Let me see. ", *calls), dialect.answer("Fine, ", "it seems."))
     deployed = begin()
 
@@ -83,9 +89,9 @@ def test_parallel_calls(begin, wire, dialect, Call):
     assert "there is no such place" in said[-1][1]
 
 
-def test_a_forced_call_is_forced_once(begin, wire, dialect, Call):
+def test_a_forced_call_is_forced_once(begin, wire, dialect, new_call):
     """`tool_choice` holds for the first step, else the run would never end."""
-    wire.script(dialect.answer(Call("call_a", "weather", {"place": "Berlin"})), dialect.answer("Fine."))
+    wire.script(dialect.answer(new_call("call_a", "weather", {"place": "Berlin"})), dialect.answer("Fine."))
     deployed = begin()
     choice = {"type": "function", "function": {"name": "weather"}}
 
@@ -103,9 +109,9 @@ def test_a_forced_call_is_forced_once(begin, wire, dialect, Call):
     assert "weather" in second
 
 
-def test_a_stop_closes_the_connection(begin, wire, dialect, Pause):
+def test_a_stop_closes_the_connection(begin, wire, dialect, new_pause):
     """A stop in mid-stream ends the run, and the provider sees its client go; what was said stays in the thread."""
-    pause = Pause()
+    pause = new_pause()
     wire.script(dialect.answer("So far ", pause, "and on"), dialect.answer("Good."))
     deployed = begin()
     run = deployed.start("Tell me", **payload(dialect))
@@ -120,7 +126,7 @@ def test_a_stop_closes_the_connection(begin, wire, dialect, Pause):
     assert dialect.said(wire.requests[1].body) == [("user", "Tell me"), ("assistant", "So far "), ("user", "Thanks")]
 
 
-def test_a_thread_goes_from_provider_to_provider(begin, wire, dialect, Call):
+def test_a_thread_goes_from_provider_to_provider(begin, wire, dialect, new_call):
     """Begun at OpenAI with a tool, continued here with one, taken back: each is sent the whole thread."""
     from bf_plugin.testing.provider import call
 
@@ -130,7 +136,7 @@ def test_a_thread_goes_from_provider_to_provider(begin, wire, dialect, Call):
     first = deployed.start("And Berlin?", tools=[WEATHER])
     assert_events(deployed.events(first), "threadInfo function_call delta+ end", text="Fine in Berlin.")
 
-    wire.script(dialect.answer(Call("call_z", "weather", {"place": "Paris"})), dialect.answer("In Paris too."))
+    wire.script(dialect.answer(new_call("call_z", "weather", {"place": "Paris"})), dialect.answer("In Paris too."))
     thread = {"thread_id": first["threadId"], "tools": [WEATHER]}
     second = deployed.start("And Paris?", **thread, **payload(dialect))
     assert_events(deployed.events(second), "threadInfo function_call delta+ end", text="In Paris too.")
@@ -162,23 +168,27 @@ def test_an_error_in_mid_stream(begin, wire, dialect):
 
     run = deployed.start("Hi", **payload(dialect))
 
-    events = deployed.events(run)
-    assert_events(events, "threadInfo delta+ error end", text="So far", finish_reason="error")
-    error = next(event for event in events if event["type"] == "error")["error"]
-    assert "we are overloaded" in error["message"]
+    assert_events(deployed.events(run), "threadInfo delta+ error end", text="So far", finish_reason="error")
+    assert "we are overloaded" in error_of(deployed, run)["message"]
     again = deployed.start("Hi", thread_id=run["threadId"], **payload(dialect))
     assert_events(deployed.events(again), "threadInfo delta+ end", text="Ok")
 
 
-def test_a_stream_that_breaks_off(begin, wire, dialect):
+@pytest.mark.parametrize("complete", [False, True])
+def test_a_stream_that_breaks_off(begin, wire, dialect, new_pause, complete):
     """Neither a cut connection nor an end before the ending is taken for an answer."""
-    wire.script(dialect.begun("So far", complete=False), dialect.begun("So far"))
+    pause = new_pause()
+    answer = dialect.begun("So far", complete=complete)
+    answer.pieces.append(pause)
+    wire.script(answer)
     deployed = begin()
-    for _ in range(2):
-        events = deployed.events(deployed.start("Hi", **payload(dialect)))
-        assert_events(events, "threadInfo delta+ error end", text="So far", finish_reason="error")
-        error = next(event for event in events if event["type"] == "error")["error"]
-        assert error["code"] == "provider_lost_response"
+    run = deployed.start("Hi", **payload(dialect))
+    deployed.wait_for_text(run, "So far")
+
+    pause.release()
+
+    assert_events(deployed.events(run), "threadInfo delta+ error end", text="So far", finish_reason="error")
+    assert error_of(deployed, run)["code"] == "provider_lost_response"
 
 
 @pytest.mark.parametrize(
@@ -226,18 +236,18 @@ def test_a_limited_rate(begin, wire, dialect):
     assert (answer.status_code, answer.headers["Retry-After"]) == (429, "17")
 
 
-def test_silence(begin, wire, dialect, Answer, Pause):
+def test_silence(begin, wire, dialect, raw, new_pause):
     """A provider that says nothing for too long: 502 before the run exists, an error after it has begun."""
-    never, later = Pause(), Pause()
-    wire.script(Answer([never]), dialect.answer("So far", later))
+    never, later = new_pause(), new_pause()
+    wire.script(raw([never]), dialect.answer("So far", later))
     deployed = begin({"silence": 0.4})
 
     error = deployed.refused(502, deployed.body("Hi", **payload(dialect)))
-    events = deployed.events(deployed.start("Hi", **payload(dialect)))
+    run = deployed.start("Hi", **payload(dialect))
 
     assert "said nothing" in error["message"]
-    assert_events(events, "threadInfo delta+ error end", text="So far")
-    assert next(event for event in events if event["type"] == "error")["error"]["code"] == "provider_timeout"
+    assert_events(deployed.events(run), "threadInfo delta+ error end", text="So far")
+    assert error_of(deployed, run)["code"] == "provider_timeout"
 
 
 def test_nobody_there(deploy, dialect):
@@ -248,9 +258,9 @@ def test_nobody_there(deploy, dialect):
     assert "127.0.0.1" not in json.dumps(error)
 
 
-def test_a_restart_in_mid_text(begin, wire, dialect, Pause):
+def test_a_restart_in_mid_text(begin, wire, dialect, new_pause):
     """What was seen cannot be taken back, and the rest is not told again: the run ends with provider_lost_response."""
-    pause = Pause()
+    pause = new_pause()
     wire.script(dialect.answer("So far ", pause, "and on"))
     deployed = begin()
     run = deployed.start("Hi", **payload(dialect))
@@ -258,14 +268,13 @@ def test_a_restart_in_mid_text(begin, wire, dialect, Pause):
 
     deployed.restart()
 
-    events = deployed.events(run)
-    assert_events(events, "threadInfo delta+ error end", text="So far ")
-    assert next(event for event in events if event["type"] == "error")["error"]["code"] == "provider_lost_response"
+    assert_events(deployed.events(run), "threadInfo delta+ error end", text="So far ")
+    assert error_of(deployed, run)["code"] == "provider_lost_response"
 
 
-def test_a_restart_before_the_first_word(begin, wire, dialect, Pause):
+def test_a_restart_before_the_first_word(begin, wire, dialect, new_pause):
     """Nothing was seen: the step is asked for again, and the page notices nothing."""
-    pause = Pause()
+    pause = new_pause()
     wire.script(dialect.answer(pause, "never heard"), dialect.answer("Hello"))
     deployed = begin()
     run = deployed.start("Hi", **payload(dialect))
