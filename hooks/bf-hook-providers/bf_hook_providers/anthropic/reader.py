@@ -58,7 +58,7 @@ class AnthropicReader(Reader):
         return ""
 
     def finish(self) -> Finish:
-        """Return how the answer ended. Calls of one that was cut off are dropped: their arguments may be cut off too."""
+        """Return how the answer ended. Calls of one that was cut off are dropped: their arguments may be so too."""
         reason = self._finish_reason()
         blocks = [self._blocks[index] for index in sorted(self._blocks)]
         calls = [_call(block) for block in blocks if block["type"] == "tool_use"] if reason == "stop" else []

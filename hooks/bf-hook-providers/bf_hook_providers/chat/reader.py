@@ -55,7 +55,7 @@ class ChatReader(Reader):
         return "".join(text for text in texts if isinstance(text, str))
 
     def finish(self) -> Finish:
-        """Return how the answer ended. Calls of one that was cut off are dropped: their arguments may be cut off too."""
+        """Return how the answer ended. Calls of one that was cut off are dropped: their arguments may be so too."""
         reason = str(self._reason)
         if reason in _FAILURES:
             raise failure(f"the server ended the answer with {reason}", code=reason, key="")
