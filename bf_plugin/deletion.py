@@ -35,7 +35,7 @@ class Deletion:
     """Deletes threads. Called in request threads.
 
     An engine that can delete has `async forget(names, access) -> bool`: `names` are handles and a state of its own, the
-    answer is whether the provider keeps nothing of them any more. Of one that is `stateless` no provider keeps anything.
+    answer is whether the provider keeps nothing of them any more. Of one that is `stateless` nothing is kept anywhere.
     """
 
     def __init__(self, *, journal: Journal, engines: Mapping[str, Engine], loop: LoopThread, waiters: Waiters) -> None:

@@ -5,9 +5,9 @@ plain JSON that the journal keeps per thread, engine, base URL and key; when one
 no state and starts from the history. Nothing of an SDK appears here. All methods run on the plugin's event loop.
 
 Beside the methods of `Engine`, four things are used where an engine has them: `warm_up()`, called in a thread at the
-start; `check(run, access)`, called in the request's thread before a run exists (`Checks`); `async forget(names, access)`,
-which deletes what handles and a state name and tells whether nothing is left; `stateless = True`, which says that the
-provider keeps nothing that could be deleted.
+start; `check(run, access)`, called in the request's thread before a run exists (`Checks`); `async forget(names,
+access)`, which deletes what handles and a state name and tells whether nothing is left; `stateless = True`, which says
+that the provider keeps nothing that could be deleted.
 """
 
 from __future__ import annotations

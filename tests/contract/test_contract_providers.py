@@ -60,6 +60,19 @@ def with_keys(**keys: str) -> dict[str, Any]:
     return {"apps": {"portal": {"api_keys": [APP_KEY], "provider_keys": keys}}, "messaging": "http"}
 
 
+def deleted(deployed: Deployment, path: str, **headers: str) -> dict[str, Any]:
+    """Delete a thread, as soon as the row of its last run says that it has ended."""
+    answers: list[dict[str, Any]] = []
+
+    def delete() -> bool:
+        answer = deployed.http.delete(path, headers=headers)
+        answers.append(answer.json())
+        return bool(answer.status_code != 409)
+
+    deployed.gateway.wait_for(delete)
+    return answers[-1]
+
+
 def test_a_key_for_each_provider(deploy: Deploy) -> None:
     """An app's own key for a provider is used where the caller sends none, and for that provider only."""
     other = OtherEngine("Hello", "Hello")
@@ -96,7 +109,10 @@ def test_the_operators_key_that_a_plugin_brings_in_opens_listed_files_only(deplo
 
 @pytest.mark.parametrize(
     ("keys", "told"),
-    [({"othr": "k"}, "apps.portal.provider_keys.othr: .* installed are: .*openai"), ({"openai": "k"}, "openai_api_key")],
+    [
+        ({"othr": "k"}, "apps.portal.provider_keys.othr: .* installed are: .*openai"),
+        ({"openai": "k"}, "openai_api_key"),
+    ],
 )
 def test_keys_that_would_never_be_used(deploy: Deploy, keys: dict[str, str], told: str) -> None:
     """A key for a provider that is not there, or that has a setting of its own, is found at the start."""
@@ -140,14 +156,7 @@ def test_deleting_a_thread_of_two_providers(deploy: Deploy) -> None:
     path = f"{deployed.url}/stream/create/assistants/threads/{thread}"
     headers = {"X-Api-Key": APP_KEY, "X-Provider-Key": PROVIDER_KEY}
 
-    def deleted() -> dict[str, Any] | None:
-        answer = deployed.http.delete(path, headers=headers)
-        return None if answer.status_code == 409 else answer.json()  # its row may not say yet that the run has ended
-
-    answers: list[dict[str, Any] | None] = []
-    deployed.gateway.wait_for(lambda: answers.append(deleted()) or answers[-1])
-
-    assert (answers[-1] or {})["provider"] == "deleted"
+    assert deleted(deployed, path, **headers)["provider"] == "deleted"
     assert [one for one in deployed.provider.responses.values() if one.visible] == []
 
 
@@ -156,11 +165,5 @@ def test_deleting_what_no_provider_keeps(deploy: Deploy) -> None:
     deployed = deploy(engines={"other": CheckingEngine("Hello")})
     thread = deployed.poll(provider="other")["threadId"]
     path = f"{deployed.url}/stream/create/assistants/threads/{thread}"
-    answers: list[Any] = []
 
-    def delete() -> bool:
-        answers.append(deployed.http.delete(path, headers={"X-Api-Key": APP_KEY}))
-        return bool(answers[-1].status_code != 409)
-
-    deployed.gateway.wait_for(delete)
-    assert answers[-1].json()["provider"] == "nothing"
+    assert deleted(deployed, path, **{"X-Api-Key": APP_KEY})["provider"] == "nothing"
