@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -16,9 +17,8 @@ from bf_hook_providers.text import Pieces, clean
 from bf_plugin import ProviderError, Usage
 from bf_plugin.engines.port import State, StepDone, Take, Text
 from bf_plugin.items import FunctionCall, Item, text_message
-from bf_plugin.logs import get_logger
 
-_log = get_logger(__name__)
+_log = logging.getLogger(__name__)
 
 _LAST_WORDS = 2.0
 """Seconds for what follows an ending: the count of tokens, and the end of the body, which frees the connection."""

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from bf_hook_providers.provider import Finish, Reader
 from bf_hook_providers.text import arguments_of
 from bf_plugin import Usage
 from bf_plugin.items import FunctionCall
-from bf_plugin.logs import get_logger
 from bf_plugin.values import FinishReason
 
-_log = get_logger(__name__)
+_log = logging.getLogger(__name__)
 
 _REASONS: dict[str, FinishReason] = {
     "end_turn": "stop",
@@ -39,7 +39,7 @@ class AnthropicReader(Reader):
     def __init__(self) -> None:
         self._blocks: dict[int, dict[str, Any]] = {}
         self._reason: str | None = None
-        self._explanation: str | None = None
+        self._category: str | None = None
         self._counts: dict[str, int] = {}
 
     def take(self, chunk: Any) -> str:
@@ -70,8 +70,8 @@ class AnthropicReader(Reader):
         reason = str(self._reason)
         if reason not in _REASONS:
             _log.warning("provider anthropic ended an answer for an unknown reason: %s", reason)
-        if self._explanation:
-            _log.info("provider anthropic refused to answer: %s", self._explanation)
+        if self._category:
+            _log.info("provider anthropic refused to answer: %s", self._category)
         return _REASONS.get(reason, "stop")
 
     def _begin(self, index: int, block: Any) -> str:
@@ -99,7 +99,7 @@ class AnthropicReader(Reader):
     def _end(self, delta: Any) -> None:
         if (reason := getattr(delta, "stop_reason", None)) is not None:
             self._reason, self.over = reason, True
-            self._explanation = getattr(getattr(delta, "stop_details", None), "explanation", None)
+            self._category = getattr(getattr(delta, "stop_details", None), "category", None)
 
     def _count(self, usage: Any) -> None:
         """Take the counts, which grow: those of the last event are those of the whole answer."""

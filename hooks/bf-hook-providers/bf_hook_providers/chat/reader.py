@@ -5,16 +5,16 @@ Many servers speak this, and differ: where the reasoning stands, whether calls a
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from bf_hook_providers.problems import failure
 from bf_hook_providers.provider import Finish, Reader
 from bf_plugin import Usage
 from bf_plugin.items import FunctionCall
-from bf_plugin.logs import get_logger
 from bf_plugin.values import FinishReason
 
-_log = get_logger(__name__)
+_log = logging.getLogger(__name__)
 
 _REASONS: dict[str, FinishReason] = {
     "stop": "stop",

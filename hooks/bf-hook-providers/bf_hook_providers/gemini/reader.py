@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import base64
 import json
+import logging
 from typing import Any
 
 from bf_hook_providers.problems import failure
 from bf_hook_providers.provider import Finish, Reader
 from bf_plugin import Usage
 from bf_plugin.items import FunctionCall
-from bf_plugin.logs import get_logger
 from bf_plugin.values import FinishReason
 
-_log = get_logger(__name__)
+_log = logging.getLogger(__name__)
 
 _REASONS: dict[str, FinishReason] = {
     "STOP": "stop",

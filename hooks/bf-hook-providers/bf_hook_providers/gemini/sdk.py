@@ -30,6 +30,9 @@ class Connection:
     session: aiohttp.ClientSession
 
 
+_LONGEST_LINE = 2**22
+"""Bytes, as the SDK has it for sessions of its own: the arguments of a call come in one line."""
+
 _SECONDS = re.compile(r"(\d+(?:\.\d+)?)s")
 
 
@@ -51,7 +54,9 @@ class GeminiProvider(Provider):
 
     async def connect(self) -> Connection:
         """Return a client and the connections it uses."""
-        session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), trust_env=True)
+        session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0), trust_env=True, read_bufsize=_LONGEST_LINE
+        )
         return Connection(await asyncio.to_thread(self._client, session), session)
 
     def _client(self, session: aiohttp.ClientSession) -> Any:
