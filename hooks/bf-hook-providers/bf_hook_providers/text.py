@@ -54,4 +54,16 @@ def arguments_of(text: str) -> dict[str, Any]:
         value = json.loads(text or "{}")
     except ValueError:
         return {"arguments": clean(text)}
+    value = _cleaned(value)
     return value if isinstance(value, dict) else {"arguments": value}
+
+
+def _cleaned(value: Any) -> Any:
+    """Return JSON with clean texts: what is escaped in a model's JSON may be half a character."""
+    if isinstance(value, str):
+        return clean(value)
+    if isinstance(value, list):
+        return [_cleaned(one) for one in value]
+    if isinstance(value, dict):
+        return {clean(name): _cleaned(one) for name, one in value.items()}
+    return value

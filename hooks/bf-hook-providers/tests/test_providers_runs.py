@@ -6,33 +6,12 @@ import json
 
 import pytest
 
-from bf_plugin import Toolbox
 from bf_plugin.testing import assert_events
+from bf_plugin.testing.provider import call
 
 KEY = "sk-secret-of-the-caller-0123456789"
 PLACE = {"type": "object", "properties": {"place": {"type": "string"}}, "required": ["place"]}
 WEATHER = {"type": "function", "function": {"name": "weather", "description": "The weather", "parameters": PLACE}}
-
-tools = Toolbox("almanac")
-
-
-@tools.tool(idempotent=True)
-def weather(place: str) -> str:
-    """Tell the weather."""
-    if place == "Nowhere":
-        raise ValueError("there is no such place")
-    return f"fine in {place}"
-
-
-@pytest.fixture
-def begin(deploy, wire, dialect):
-    """Return a function that deploys with the dialect's engine pointed to the wire, given settings of that engine."""
-
-    def begin(section=None, **options):
-        sections = {dialect.name: dialect.section(wire.url, **(section or {}))}
-        return deploy(sections=sections, plugins=[tools], **options)
-
-    return begin
 
 
 def payload(dialect, **more):
@@ -45,10 +24,9 @@ def error_of(deployed, run):
     return event["error"]
 
 
-def test_text_is_streamed(begin, wire, dialect):
+def test_text_is_streamed(deployed, wire, dialect):
     """The page gets the text and the usage; the provider got the caller's key, the thread and nothing else."""
     wire.script(dialect.answer("Hello, ", "wörld", " \N{GRINNING FACE}"))
-    deployed = begin()
 
     run = deployed.start("Hi", instructions="Be brief.", **payload(dialect))
 
@@ -60,18 +38,17 @@ def test_text_is_streamed(begin, wire, dialect):
     assert dialect.said(request.body) == [("system", "Be brief."), ("user", "Hi")]
 
 
-def test_a_polling_start(begin, wire, dialect):
+def test_a_polling_start(deployed, wire, dialect):
     """Without streaming the answer is in the HTTP answer."""
     wire.script(dialect.answer("Hel", "lo"))
-    answer = begin().poll("Hi", **payload(dialect))
+    answer = deployed.poll("Hi", **payload(dialect))
     assert answer["data"] == [{"type": "text", "text": {"value": "Hello"}}]
 
 
-def test_parallel_calls(begin, wire, dialect, new_call):
+def test_parallel_calls(deployed, wire, dialect, new_call):
     """Two calls of one step are answered together, in order, in the next; a failing tool's answer says so."""
     calls = [new_call("call_a", "weather", {"place": "Berlin"}), new_call("call_b", "weather", {"place": "Nowhere"})]
     wire.script(dialect.answer("Let me see. ", *calls), dialect.answer("Fine, ", "it seems."))
-    deployed = begin()
 
     run = deployed.start("How is it?", tools=[WEATHER], **payload(dialect))
 
@@ -89,10 +66,9 @@ def test_parallel_calls(begin, wire, dialect, new_call):
     assert "there is no such place" in said[-1][1]
 
 
-def test_a_forced_call_is_forced_once(begin, wire, dialect, new_call):
+def test_a_forced_call_is_forced_once(deployed, wire, dialect, new_call):
     """`tool_choice` holds for the first step, else the run would never end."""
     wire.script(dialect.answer(new_call("call_a", "weather", {"place": "Berlin"})), dialect.answer("Fine."))
-    deployed = begin()
     choice = {"type": "function", "function": {"name": "weather"}}
 
     run = deployed.start("How is it?", tools=[WEATHER], tool_choice=choice, **payload(dialect))
@@ -109,28 +85,42 @@ def test_a_forced_call_is_forced_once(begin, wire, dialect, new_call):
     assert "weather" in second
 
 
-def test_a_stop_closes_the_connection(begin, wire, dialect, new_pause):
+def test_a_stop_closes_the_connection(deployed, wire, dialect, new_pause):
     """A stop in mid-stream ends the run, and the provider sees its client go; what was said stays in the thread."""
     pause = new_pause()
     wire.script(dialect.answer("So far ", pause, "and on"), dialect.answer("Good."))
-    deployed = begin()
     run = deployed.start("Tell me", **payload(dialect))
     deployed.wait_for_text(run, "So far ")
 
     deployed.stop(run)
 
-    assert_events(deployed.events(run), "threadInfo delta+ end", text="So far ", finish_reason="cancelled")
-    wire.wait_until(lambda: wire.closed == 1)
+    events = deployed.events(run)
+    assert_events(events, "threadInfo delta+ end", text="So far ", finish_reason="cancelled")
+    pause.wait_left()
     again = deployed.start("Thanks", thread_id=run["threadId"], **payload(dialect))
     assert_events(deployed.events(again), "threadInfo delta+ end", text="Good.")
     assert dialect.said(wire.requests[1].body) == [("user", "Tell me"), ("assistant", "So far "), ("user", "Thanks")]
 
 
-def test_a_thread_goes_from_provider_to_provider(begin, wire, dialect, new_call):
-    """Begun at OpenAI with a tool, continued here with one, taken back: each is sent the whole thread."""
-    from bf_plugin.testing.provider import call
+def test_a_stop_while_a_tool_is_called(deployed, wire, dialect, new_call, new_pause):
+    """A stop between two steps: the thread goes on, and its next request has an answer for every call."""
+    pause = new_pause()
+    calls = [new_call("call_a", "weather", {"place": "Berlin"}), new_call("call_b", "weather", {"place": "Paris"})]
+    wire.script(dialect.answer(*calls), dialect.answer(pause), dialect.answer("Good."))
+    run = deployed.start("How is it?", tools=[WEATHER], **payload(dialect))
+    pause.wait_reached()
 
-    deployed = begin()
+    deployed.stop(run)
+
+    assert_events(deployed.events(run), "threadInfo function_call end", finish_reason="cancelled")
+    again = deployed.start("Thanks", thread_id=run["threadId"], **payload(dialect))
+    assert_events(deployed.events(again), "threadInfo delta+ end", text="Good.")
+    said = dialect.said(wire.requests[2].body)
+    assert said[-3:] == [("user", "-> fine in Berlin"), ("user", "-> fine in Paris"), ("user", "Thanks")]
+
+
+def test_a_thread_goes_from_provider_to_provider(deployed, wire, dialect, new_call):
+    """Begun at OpenAI with a tool, continued here with one, taken back: each is sent the whole thread."""
     deployed.provider.script(call("weather", {"place": "Berlin"}))
     deployed.provider.script("Fine in Berlin.")
     first = deployed.start("And Berlin?", tools=[WEATHER])
@@ -161,10 +151,22 @@ def test_a_thread_goes_from_provider_to_provider(begin, wire, dialect, new_call)
     assert "previous_response_id" not in deployed.asked[-1]
 
 
-def test_an_error_in_mid_stream(begin, wire, dialect):
+@pytest.mark.parametrize("end", ["length", "content_filter"])
+def test_endings(deployed, wire, dialect, end):
+    """An answer that was cut at the limit, or that the provider would not give, ends so, with what was said."""
+    finish = {
+        "anthropic": {"length": "max_tokens", "content_filter": "refusal"},
+        "gemini": {"length": "MAX_TOKENS", "content_filter": "SAFETY"},
+        "chat": {"length": "length", "content_filter": "content_filter"},
+    }[dialect.name][end]
+    wire.script(dialect.answer("So far", finish=finish))
+    run = deployed.start("Hi", **payload(dialect))
+    assert_events(deployed.events(run), "threadInfo delta+ end", text="So far", finish_reason=end)
+
+
+def test_an_error_in_mid_stream(deployed, wire, dialect):
     """What came before it is the page's; the run fails with the provider's words, and the thread goes on."""
     wire.script(dialect.begun("So far", dialect.error_event("we are overloaded")), dialect.answer("Ok"))
-    deployed = begin()
 
     run = deployed.start("Hi", **payload(dialect))
 
@@ -174,14 +176,20 @@ def test_an_error_in_mid_stream(begin, wire, dialect):
     assert_events(deployed.events(again), "threadInfo delta+ end", text="Ok")
 
 
+def test_an_error_before_the_first_word(deployed, wire, dialect, raw):
+    """A stream that begins with an error is a refusal: the start is answered with it."""
+    wire.script(raw([dialect.error_event("we are overloaded")]))
+    error = deployed.refused(502, deployed.body("Hi", **payload(dialect)))
+    assert "we are overloaded" in error["message"]
+
+
 @pytest.mark.parametrize("complete", [False, True])
-def test_a_stream_that_breaks_off(begin, wire, dialect, new_pause, complete):
+def test_a_stream_that_breaks_off(deployed, wire, dialect, new_pause, complete):
     """Neither a cut connection nor an end before the ending is taken for an answer."""
     pause = new_pause()
     answer = dialect.begun("So far", complete=complete)
     answer.pieces.append(pause)
     wire.script(answer)
-    deployed = begin()
     run = deployed.start("Hi", **payload(dialect))
     deployed.wait_for_text(run, "So far")
 
@@ -191,28 +199,19 @@ def test_a_stream_that_breaks_off(begin, wire, dialect, new_pause, complete):
     assert error_of(deployed, run)["code"] == "provider_lost_response"
 
 
-@pytest.mark.parametrize(
-    ("status", "answered", "says"),
-    [
-        (400, 400, "no such thing"),
-        (404, 400, "no such thing"),
-        (500, 502, "no such thing"),
-        (529, 502, "no such thing"),
-    ],
-)
-def test_refusals(begin, wire, dialect, status, answered, says):
+@pytest.mark.parametrize(("status", "answered"), [(400, 400), (404, 400), (413, 400), (500, 502), (529, 502)])
+def test_refusals(deployed, wire, dialect, status, answered):
     """A refused start is answered with the provider's words, and nothing of the run is left."""
     wire.script(dialect.refusal(status, f"no such thing, {KEY}"))
-    deployed = begin()
     error = deployed.refused(answered, deployed.body("Hi", **payload(dialect)))
-    assert says in error["message"]
+    assert "no such thing" in error["message"]
     assert KEY not in json.dumps(error)
 
 
-def test_a_refused_key(begin, wire, dialect, caplog):
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_refused_key(deployed, wire, dialect, caplog, status):
     """401 for the caller's key, which is named; the provider's text, which quotes it, goes nowhere."""
-    wire.script(dialect.refusal(401, f"invalid key {KEY}"))
-    deployed = begin()
+    wire.script(dialect.refusal(status, f"invalid key {KEY}"))
     error = deployed.refused(401, deployed.body("Hi", **payload(dialect)))
     assert "payload.apiKey" in error["errors"]
     assert KEY not in json.dumps(error) + caplog.text
@@ -228,12 +227,18 @@ def test_a_refused_operators_key(begin, wire, dialect, caplog):
     assert "sk-operators-own" not in json.dumps(error) + caplog.text
 
 
-def test_a_limited_rate(begin, wire, dialect):
+def test_a_limited_rate(deployed, wire, dialect):
     """429 is passed on, with the time to wait."""
     wire.script(dialect.refusal(429, "slow down", Retry_After="17"))
-    deployed = begin()
     answer = deployed.post("", deployed.body("Hi", **payload(dialect)))
     assert (answer.status_code, answer.headers["Retry-After"]) == (429, "17")
+
+
+def test_a_redirect_is_not_followed(deployed, wire, dialect, raw):
+    """It would carry the key to wherever a server says."""
+    wire.script(raw([], 307, {"Location": f"{wire.url}/elsewhere"}))
+    deployed.refused(502, deployed.body("Hi", **payload(dialect)))
+    assert [request.path for request in wire.requests] == [dialect.path]
 
 
 def test_silence(begin, wire, dialect, raw, new_pause):
@@ -250,19 +255,10 @@ def test_silence(begin, wire, dialect, raw, new_pause):
     assert error_of(deployed, run)["code"] == "provider_timeout"
 
 
-def test_nobody_there(deploy, dialect):
-    """A server that does not listen: 502, without the address."""
-    deployed = deploy(sections={dialect.name: dialect.section("http://127.0.0.1:9")})
-    error = deployed.refused(502, deployed.body("Hi", **payload(dialect)))
-    assert "cannot be reached" in error["message"]
-    assert "127.0.0.1" not in json.dumps(error)
-
-
-def test_a_restart_in_mid_text(begin, wire, dialect, new_pause):
+def test_a_restart_in_mid_text(deployed, wire, dialect, new_pause):
     """What was seen cannot be taken back, and the rest is not told again: the run ends with provider_lost_response."""
     pause = new_pause()
     wire.script(dialect.answer("So far ", pause, "and on"))
-    deployed = begin()
     run = deployed.start("Hi", **payload(dialect))
     deployed.wait_for_text(run, "So far ")
 
@@ -272,11 +268,10 @@ def test_a_restart_in_mid_text(begin, wire, dialect, new_pause):
     assert error_of(deployed, run)["code"] == "provider_lost_response"
 
 
-def test_a_restart_before_the_first_word(begin, wire, dialect, new_pause):
+def test_a_restart_before_the_first_word(deployed, wire, dialect, new_pause):
     """Nothing was seen: the step is asked for again, and the page notices nothing."""
     pause = new_pause()
     wire.script(dialect.answer(pause, "never heard"), dialect.answer("Hello"))
-    deployed = begin()
     run = deployed.start("Hi", **payload(dialect))
     pause.wait_reached()
 
@@ -284,3 +279,18 @@ def test_a_restart_before_the_first_word(begin, wire, dialect, new_pause):
 
     assert_events(deployed.events(run), "threadInfo delta+ end", text="Hello")
     assert [dialect.said(request.body) for request in wire.requests] == [[("user", "Hi")]] * 2
+
+
+def test_deleting_a_thread(deployed, wire, dialect):
+    """No provider keeps anything of it, so nothing is to be deleted there, and no key is asked for."""
+    wire.script(dialect.answer("Hello"))
+    thread = deployed.poll("Hi", **payload(dialect))["threadId"]
+    path = f"{deployed.url}/stream/create/assistants/threads/{thread}"
+    answers = []
+
+    def delete():
+        answers.append(deployed.http.delete(path, headers={"X-Api-Key": "BFAPI_demo"}))
+        return answers[-1].status_code != 409  # the row of its run may not say yet that it has ended
+
+    deployed.gateway.wait_for(delete)
+    assert (answers[-1].status_code, answers[-1].json()["provider"]) == (200, "nothing")
