@@ -10,6 +10,9 @@ from bf_plugin import ProviderError
 
 LOST = "provider_lost_response"
 
+_LONGEST = 500
+"""Characters of a text that is an error's whole body."""
+
 _MASKED = re.compile(r"[\w.-]*\*{3,}[\w.*-]*")
 _FIXED = {401: "the provider refused the API key", 403: "the provider does not allow this with this API key"}
 
@@ -49,7 +52,12 @@ def scrub(message: str, key: str) -> str:
 
 
 def fields_of(body: Any) -> Mapping[str, Any]:
-    """Return the fields of an error's body, wherever it has them: below `error`, or at its top."""
+    """Return the fields of an error's body, wherever it has them: below `error`, at its top, or as nothing but text.
+
+    The page of a proxy says nothing that a caller could use.
+    """
+    if isinstance(body, str) and not body.lstrip().startswith("<"):
+        return {"message": body[:_LONGEST]}
     fields = body if isinstance(body, Mapping) else {}
     nested = fields.get("error")
     if isinstance(nested, str):

@@ -23,7 +23,7 @@ import subprocess
 import tarfile
 import threading
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -510,6 +510,12 @@ def new_call() -> type[Call]:
     return Call
 
 
+@pytest.fixture(name="sse")
+def _sse() -> Callable[..., bytes]:
+    """Writes an event of a stream."""
+    return sse
+
+
 @pytest.fixture
 def raw() -> type[Answer]:
     """An answer, byte by byte."""
@@ -554,6 +560,12 @@ def deployed(wire_server: Wire, tmp_path_factory: pytest.TempPathFactory) -> Ite
     folder = tmp_path_factory.mktemp("deployed")
     with Deployment(folder=folder, sections=sections, plugins=[tools]) as deployed:
         yield deployed
+
+
+@pytest.fixture
+def almanac() -> Toolbox:
+    """A tool, `weather`."""
+    return tools
 
 
 @pytest.fixture
@@ -627,12 +639,14 @@ class Bench:
             self._engines[known] = create(context)
         return self._engines[known]
 
-    def play(self, dialect: Dialect, answer: Answer, *items: Any, section: Any = None, **step: Any) -> list[Any]:
+    def play(
+        self, dialect: Dialect, answer: Answer, *items: Any, section: Any = None, key: str = KEY, **step: Any
+    ) -> list[Any]:
         """Return the events of a step that is answered so; a ProviderError in the place where it was raised."""
         self.server.answer = answer
         history = [*items] or [text_message("user", "Hi")]
         request = new_step(**{"model": dialect.model, "new": history, **step})
-        return self._loop.run_until_complete(self._play(self.engine(dialect, **(section or {})), request))
+        return self._loop.run_until_complete(self._play(self.engine(dialect, **(section or {})), request, key))
 
     def broken_off(self, dialect: Dialect, answer: Answer) -> Usage | None:
         """Return the usage after a stop, as soon as some text has come."""
@@ -652,10 +666,10 @@ class Bench:
         for engine in self._engines.values():
             self._loop.run_until_complete(engine.aclose())
 
-    async def _play(self, engine: Any, request: StepRequest) -> list[Any]:
+    async def _play(self, engine: Any, request: StepRequest, key: str) -> list[Any]:
         events: list[Any] = []
         try:
-            stream = await engine.start(request, Access(api_key=KEY, request_id="request-1"))
+            stream = await engine.start(request, Access(api_key=key, request_id="request-1"))
         except ProviderError as error:
             return [error]
         try:

@@ -32,15 +32,13 @@ _REASONS: dict[str, FinishReason] = {
 
 
 class GeminiReader(Reader):
-    """Reads the SDK's responses. `key` is what must not show in an error."""
+    """Reads the SDK's responses."""
 
-    def __init__(self, key: str = "") -> None:
-        self._key = key
+    def __init__(self) -> None:
         self._parts: list[dict[str, Any]] = []
         self._calls: list[FunctionCall] = []
         self._reason: str | None = None
         self._blocked = False
-        self._message: str | None = None
 
     def take(self, chunk: Any) -> str:
         """Return the text in a response; thoughts are not shown."""
@@ -53,7 +51,6 @@ class GeminiReader(Reader):
             texts += [self._part(part) for part in getattr(content, "parts", None) or ()]
             if (reason := _name(getattr(candidate, "finish_reason", None))) is not None:
                 self._reason, self.over = reason, True
-                self._message = getattr(candidate, "finish_message", None)
         return "".join(texts)
 
     def finish(self) -> Finish:
@@ -65,10 +62,7 @@ class GeminiReader(Reader):
     def _finish_reason(self) -> FinishReason:
         reason = str(self._reason)
         if reason not in _REASONS:
-            text = (
-                f"the model ended with {reason}: {self._message}" if self._message else f"the model ended with {reason}"
-            )
-            raise failure(text, code=reason.lower(), key=self._key)
+            raise failure(f"the model ended with {reason}", code=reason.lower(), key="")
         return _REASONS[reason]
 
     def _part(self, part: Any) -> str:
