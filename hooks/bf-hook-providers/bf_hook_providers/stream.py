@@ -132,7 +132,7 @@ class ProviderStream:
             items=[*said, *calls],
             calls=calls,
             content=[{"type": "text", "text": {"value": text}}] if text else [],
-            usage=finish.usage or estimated(self._prompt, length),
+            usage=finish.usage if finish.usage and finish.usage.total_tokens else estimated(self._prompt, length),
             finish_reason=finish.finish_reason,
         )
 

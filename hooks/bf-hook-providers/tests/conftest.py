@@ -860,16 +860,21 @@ def aimock_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AiMock]:
     (archive,) = folder.glob("*.tgz")
     with tarfile.open(archive) as package:
         package.extractall(folder, filter="data")
-    (folder / "fixtures").mkdir()
+    nothing = folder / "nothing.json"
+    nothing.write_text('{"fixtures": [{"match": {"userMessage": "never said"}, "response": {"content": "never"}}]}')
     cli = folder / "package" / "dist" / "cli.js"
-    options = ["--port", "0", "--strict", "--log-level", "info", "--fixtures", str(folder / "fixtures")]
+    options = ["--port", "0", "--strict", "--log-level", "info", "--fixtures", str(nothing)]
     process = subprocess.Popen([node, str(cli), *options], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert process.stdout is not None
     lines = iter(process.stdout)
-    url = next(found[0] for line in lines if (found := re.search(r"http://127\.0\.0\.1:\d+", line)))
+    said = []
+    while not said or (found := re.search(r"http://127\.0\.0\.1:\d+", said[-1])) is None:
+        line = next(lines, None)
+        assert line is not None, f"aimock ended: {''.join(said)}"
+        said.append(line)
     drain = threading.Thread(target=lambda: deque(lines, maxlen=0), daemon=True)
     drain.start()
-    yield AiMock(url)
+    yield AiMock(found[0])
     process.terminate()
     process.wait(10)
     drain.join(10)

@@ -40,6 +40,13 @@ def test_without_usage_it_is_a_guess(bench, chat, chunks):
     assert (done.usage.prompt_tokens, done.usage.completion_tokens, done.usage.estimated) == (20, 10, True)
 
 
+def test_usage_of_nothing_is_no_usage(bench, chat, raw, sse, chunks):
+    """Some servers send zeros."""
+    zeros = sse({"choices": [], "usage": {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}})
+    done = bench.play(chat, raw([*chunks({"content": "x" * 40}, done=False).pieces, zeros]))[-1]
+    assert (done.usage.completion_tokens, done.usage.estimated) == (10, True)
+
+
 def test_without_the_word_done(bench, chat, chunks):
     """An answer that has said how it ends is complete."""
     *_, done = bench.play(chat, chunks({"content": "Hello"}, done=False))

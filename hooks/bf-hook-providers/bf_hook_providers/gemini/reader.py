@@ -17,6 +17,7 @@ _log = logging.getLogger(__name__)
 
 _REASONS: dict[str, FinishReason] = {
     "STOP": "stop",
+    "FUNCTION_CALL": "stop",  # not Google's word: aimock's, and so perhaps a gateway's
     "MAX_TOKENS": "length",
     "SAFETY": "content_filter",
     "RECITATION": "content_filter",
