@@ -6,13 +6,13 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import TimeoutError as FutureTimeoutError
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from bf_plugin.apps import App
 from bf_plugin.dispatch.port import Dispatcher
 from bf_plugin.endings import failure_of
-from bf_plugin.engines.port import Engine
+from bf_plugin.engines.port import Access, Checks, Engine
 from bf_plugin.errors import RequestError, invalid
 from bf_plugin.hookcalls import HookCalls
 from bf_plugin.ids import is_ours, new_run_id, new_thread_id
@@ -88,13 +88,12 @@ class Runs:
         run has the key of `claim`.
         """
         request = merge_assistant(request, app)
-        operator_key = request.provider_key is None
-        if operator_key:
-            check_operator_resources(request, app)
+        check_operator_resources(request, app)
         thread_id, new_thread, warnings = self._thread(request, app)
         draft = _draft(request, app, origin, thread_id, new_thread)
         self._hooks.before_run(draft)
-        record = self._record(draft, request, app, origin, operator_key)
+        record = self._record(draft, request, app, origin)
+        warnings += self._warnings_of_engine(draft, record)
         ticket = Ticket()
         with self._waiters.place() as may_wait:
             if not (request.stream or may_wait):
@@ -151,16 +150,14 @@ class Runs:
             raise _unknown_thread()
         return new_thread_id(), True, [*warnings, "payload.thread_id is not known: a new thread was started"]
 
-    def _record(
-        self, draft: RunDraft, request: StartRequest, app: App, origin: Origin, operator_key: bool
-    ) -> RunRecord:
+    def _record(self, draft: RunDraft, request: StartRequest, app: App, origin: Origin) -> RunRecord:
         if draft.provider not in self._engines:
             known = ", ".join(sorted(self._engines)) or "none"
             raise invalid("payload.provider", f"is not installed here; installed are: {known}")
         if draft.model is None:
             raise invalid("payload.model", "is required: no model is configured for this app")
         ours = draft.provider == "openai"
-        key = request.provider_key or (app.openai_api_key if ours else None)
+        key, operator_key = _key(draft, request, app)
         if ours and key is None:
             raise invalid("payload.apiKey", "is required: no provider key is configured for this app")
         spec = RunSpec(
@@ -189,6 +186,18 @@ class Runs:
             spec=spec,
             secrets=Secrets(app_key=app.api_key, provider_key=key or ""),
         )
+
+    def _warnings_of_engine(self, draft: RunDraft, record: RunRecord) -> Sequence[str]:
+        """Let the engine look at the run, if it wants to. Raises RequestError."""
+        engine: Engine | Checks = self._engines[draft.provider]
+        if not hasattr(engine, "check"):
+            return ()
+        access = Access(
+            api_key=record.secrets.provider_key if record.secrets else "",
+            base_url=record.spec.base_url,
+            request_id=record.spec.request_id,
+        )
+        return engine.check(draft, access)
 
     def _submit(self, record: RunRecord, new_thread: bool, ticket: Ticket, app: App, claim: Claim | None) -> None:
         self._reserve(record, ticket, app)
@@ -252,6 +261,17 @@ class Runs:
 
 def _unknown_thread() -> RequestError:
     return invalid("payload.thread_id", "is not known to this app", 404)
+
+
+def _key(draft: RunDraft, request: StartRequest, app: App) -> tuple[str | None, bool]:
+    """Return the provider key, and whether it is the operator's.
+
+    A caller's key is for the provider the caller named: where a plugin chose another, that never sees it.
+    """
+    if request.provider_key is not None and draft.provider == request.provider:
+        return request.provider_key, False
+    check_operator_resources(replace(request, provider_key=None), app)
+    return app.operator_key(draft.provider), True
 
 
 def _draft(request: StartRequest, app: App, origin: Origin, thread_id: str, new_thread: bool) -> RunDraft:

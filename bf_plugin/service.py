@@ -104,6 +104,7 @@ class Service:
         opened.callback(self._close_plugins, loop)
         hooks = HookCalls(self._plugins.manager, workers)
         self._check_messengers(settings)
+        self._check_provider_keys(settings)
         self._host_messenger = None if caller is None else HostMessenger(caller)
         parts = Parts(
             journal=journal,
@@ -145,6 +146,14 @@ class Service:
             if url is not None and scheme_of(url) not in self._plugins.messengers:
                 known = ", ".join(f"{scheme}://" for scheme in sorted(self._plugins.messengers)) or "none"
                 raise ConfigurationError(f"{setting}: no messenger is installed for its scheme; installed are: {known}")
+
+    def _check_provider_keys(self, settings: Settings) -> None:
+        """Raise ConfigurationError for a key of a provider that is not there: it would never be used."""
+        for name, app in settings.apps.items():
+            if unknown := sorted(set(app.provider_keys) - set(self._plugins.engines)):
+                known = ", ".join(sorted(self._plugins.engines)) or "none"
+                where = f"apps.{name}.provider_keys.{unknown[0]}"
+                raise ConfigurationError(f"{where}: no engine of this name is installed; installed are: {known}")
 
     def _warm_up(self) -> None:
         """Let engines load what takes long, if they say that they have such: the first run need not wait for it."""
