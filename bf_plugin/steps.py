@@ -59,6 +59,8 @@ class StepRunner:
             api_key=record.secrets.provider_key if record.secrets else "",
             base_url=record.spec.base_url,
             request_id=record.spec.request_id,
+            traceparent=record.spec.traceparent,
+            tracestate=record.spec.tracestate,
         )
         self._ids = (record.id, record.epoch)
         self._thread: _Thread = {
@@ -214,17 +216,22 @@ class StepRunner:
 
     async def _follow(self, handle: Handle, cursor: Cursor, named: Named) -> StepDone:
         self._starting = asyncio.ensure_future(self._installed().resume(handle, cursor, self._access))
-        return await self._read(await unbroken(self._starting), named)
+        silent = not any(cursor.texts.values())
+        return await self._read(await unbroken(self._starting), named, silent=silent)
 
-    async def _read(self, stream: Stream, named: Named) -> StepDone:
-        """Stream a response into the outbox and put its end on record."""
+    async def _read(self, stream: Stream, named: Named, *, silent: bool = True) -> StepDone:
+        """Stream a response into the outbox and put its end on record. `silent`: no text of it has come so far."""
         named()
         add, place = self._outbox.text, self.number
         ends: list[StepDone] = []
 
         def take(events: Sequence[Event]) -> None:
+            nonlocal silent
             for event in events:
                 if isinstance(event, Text):
+                    if silent:
+                        silent = False
+                        self._move(first_text_at=time.time())
                     add(event.text, (place, event.part), event.sequence)
                 else:
                     ends.append(event)
@@ -273,7 +280,7 @@ class StepRunner:
         )
         await asyncio.wrap_future(closing)
         self._closed, self._asked = True, bool(done.calls)
-        self.history.append(self._move(ended_at=time.time(), usage=done.usage))
+        self.history.append(self._move(ended_at=time.time(), usage=done.usage, finish_reason=done.finish_reason))
 
     def _move(self, **changes: Any) -> Step:
         """Change the step that hooks see."""
@@ -333,6 +340,7 @@ def _public(step: StepRecord) -> Step:
         started_at=step.started_at,
         ended_at=step.ended_at,
         usage=step.usage,
+        finish_reason=step.finish_reason if step.state == "done" else None,
     )
 
 

@@ -155,6 +155,9 @@ def test_a_draft_keeps_its_identity(setup: Setup, field: str) -> None:
         ("options", {"temperature": math.nan}, "not JSON"),
         ("metadata", {"n": 1}, "metadata.n"),
         ("instructions", 5, "instructions"),
+        ("traceparent", "00-1-2-01", "traceparent, tracestate: not as W3C Trace Context has them"),
+        ("traceparent", f"00-{'1' * 32}-{'2' * 16}-01\r\nX-Other: header", "traceparent, tracestate: not as"),
+        ("tracestate", "a=b", "traceparent, tracestate: not as"),
     ],
 )
 def test_a_bad_draft_names_plugin_and_field(setup: Setup, field: str, value: Any, problem: str) -> None:
