@@ -89,8 +89,9 @@ class Step:
 class Run:
     """A run under way. `step` moves as the run does; `scratch` is this drive's own memory, for plugins to use.
 
-    `started_at` is when its time began (a queued run: when its turn came), in POSIX seconds. `traceparent` and
-    `tracestate` are the W3C trace context it is part of, as `before_run` left it.
+    `messages` are those it was started with, not the thread's. `started_at` is when its time began (a queued run: when
+    its turn came), in POSIX seconds. `traceparent` and `tracestate` are the W3C trace context it is part of. All are as
+    `before_run` left them.
     """
 
     id: str
@@ -106,6 +107,7 @@ class Run:
     stream: bool
     step: Step | None = None
     scratch: dict[Any, Any] = field(default_factory=dict, repr=False)
+    messages: Sequence[Message] = field(default=(), repr=False)
     started_at: float = field(default_factory=time.time)
     traceparent: str | None = None
     tracestate: str | None = field(default=None, repr=False)

@@ -223,7 +223,7 @@ def test_steps_tell_when_text_came_and_how_they_ended(world: World) -> None:
 
 def test_a_run_carries_its_trace(world: World) -> None:
     """To the engine and to hooks, with the time it began, in each process that drives it."""
-    trace = {"traceparent": f"00-{'1' * 32}-{'2' * 16}-01", "tracestate": "a=b"}
+    trace: dict[str, Any] = {"traceparent": f"00-{'1' * 32}-{'2' * 16}-01", "tracestate": "a=b"}
     seen: list[Run] = []
 
     class Witness:
