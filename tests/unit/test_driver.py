@@ -222,7 +222,7 @@ def test_steps_tell_when_text_came_and_how_they_ended(world: World) -> None:
 
 
 def test_a_run_carries_its_trace(world: World) -> None:
-    """To the engine and to hooks, with the time it began, in each process that drives it."""
+    """To the engine and to hooks, with its messages and the time it began, in each process that drives it."""
     trace: dict[str, Any] = {"traceparent": f"00-{'1' * 32}-{'2' * 16}-01", "tracestate": "a=b"}
     seen: list[Run] = []
 
@@ -242,6 +242,7 @@ def test_a_run_carries_its_trace(world: World) -> None:
     (run,) = seen
     assert {"traceparent": run.traceparent, "tracestate": run.tracestate} == trace
     assert run.started_at == world.now(record).started_at
+    assert run.messages == (text_message("user", "hello"),)
     accesses = [(access.traceparent, access.tracestate) for access in engine.accesses]
     assert accesses == [tuple(trace.values())] * 2  # asked, and followed by the next process
 

@@ -108,6 +108,7 @@ class Subject:
             "metadata",
             "options",
             "stream",
+            "messages",
             "traceparent",
             "tracestate",
         )
