@@ -403,12 +403,12 @@ def test_an_awaitable_that_hangs_is_cancelled_and_named(setup: Setup, caplog: py
     async def stubborn() -> None:
         try:
             await asyncio.sleep(PATIENCE)
-        except asyncio.CancelledError:
-            ended.append("cancelled")
+        except asyncio.CancelledError as error:
+            ended.append(error.args)
             raise ValueError("too late to matter") from None
 
     result = answer(setup(stuck=tool(stubborn)), new_call(timeout=0.05))
-    assert (result.is_error, ended) == (True, ["cancelled"])
+    assert (result.is_error, ended) == (True, [("timeout",)])
     assert "plugin stuck: no answer in time" in caplog.text
 
 
@@ -500,15 +500,17 @@ def test_a_cancelled_driver_cancels_the_awaitable(setup: Setup) -> None:
             begun.set()
             try:
                 await asyncio.sleep(PATIENCE)
-            finally:
+            except asyncio.CancelledError as error:
+                assert error.args == ()  # of which `timeout` would be one
                 ended.set()
+                raise
 
         task = asyncio.ensure_future(setup(slow=tool(stay)).on_tool_call(new_run(), new_call()))
         await begun.wait()
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        await ended.wait()
+        await asyncio.wait_for(ended.wait(), PATIENCE)
         return "ended"
 
     assert run(stopped()) == "ended"

@@ -23,7 +23,7 @@ class Meters:
     """The instruments of one gateway on a meter provider; `active` counts its runs under way."""
 
     def __init__(self, provider: MeterProvider, scope: tuple[str, str], describer: Describer, active: Count) -> None:
-        meter = provider.get_meter(*scope)
+        meter = provider.get_meter(*scope, schema_url=names.CONVENTIONS)
         self._describer = describer
         self.active = active
         self._operation = _histogram(meter, names.OPERATION_DURATION, "s", "GenAI operation duration.", names.SECONDS)

@@ -1,16 +1,18 @@
 """Every name that leaves this plugin: of OpenTelemetry's semantic conventions for generative AI, and a few of our own.
 
-Those that begin with `gen_ai.` are of release v0.1.0 of the conventions, the first since they have a repository of
-their own (https://github.com/open-telemetry/semantic-conventions-genai); `error.type` and `server.*` are of the general
-ones. What they have no name for begins with `bf_plugin.`. The conventions are in development: a release that renames
-something makes a minor release of this distribution, which changes this file and nothing else.
+Those that begin with `gen_ai.` are of the conventions' own repository, in which nothing is released yet
+(https://github.com/open-telemetry/semantic-conventions-genai, schema `CONVENTIONS`, of which the names here are those
+that the Python SDK has and OpenTelemetry's own instrumentations emit); `error.type` and `server.*` are of the general
+ones. What they have no name for begins with `bf_plugin.`. The conventions are in development: when they rename
+something, a minor release of this distribution follows, which changes this file and nothing else.
 """
 
 from __future__ import annotations
 
 from typing import Final
 
-CONVENTIONS: Final = "0.1.0"
+CONVENTIONS: Final = "https://opentelemetry.io/schemas/gen-ai-dev/1.42.0-dev"
+"""The version of the conventions, as the schema URL that goes out with all spans and metrics."""
 
 # operations, which are also the first word of a span's name
 INVOKE_AGENT: Final = "invoke_agent"
@@ -71,6 +73,12 @@ SECONDS: Final = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10
 LONG_SECONDS: Final = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 25.6, 51.2, 102.4, 204.8, 409.6)
 TOKENS: Final = (1, 4, 16, 64, 256, 1024, 4096, 16384, 65536, 262144, 1048576, 4194304, 16777216, 67108864)
 CALLS: Final = (1, 2, 4, 8, 16, 32, 64, 128)
+
+# values of `error.type`, besides the codes of `error` events and the names of exceptions
+TIMEOUT: Final = "timeout"
+CANCELLED: Final = "cancelled"
+TOOL_ERROR: Final = "tool_error"
+STOPPED_BY_HOOK: Final = "stopped_by_hook"
 
 OTHER: Final = "_OTHER"
 """Stands for a value that would make a series of its own of whatever a model or a caller writes."""

@@ -15,6 +15,7 @@ from typing import Any
 from opentelemetry import trace
 from opentelemetry.trace import Span
 
+from bf_hook_otel import names
 from bf_hook_otel.attributes import Describer
 from bf_hook_otel.meters import Meters
 from bf_hook_otel.providers import Providers, open_providers
@@ -31,7 +32,8 @@ class Otel:
     """Traces and metrics of runs. What it records with is looked for once, when the gateway starts."""
 
     def __init__(self, context: PluginContext) -> None:
-        self._settings = read_settings(context.section)
+        apps = None if context.settings is None else context.settings.apps
+        self._settings = read_settings(context.section, apps)
         self._context = context
         self._describer = Describer(context.settings, self._settings.provider_names)
         self._lock = threading.Lock()  # one of those who come first looks, the others wait for it
@@ -75,10 +77,12 @@ class Otel:
         """Make the spans and count the run."""
         _, traces, meters = self._found()
         steps = _all_steps(run, outcome)
-        if traces is not None:
-            traces.ended(run, outcome, steps)
-        if meters is not None:
-            meters.ended(run, outcome, steps)
+        with contained("the spans of a run were not made"):
+            if traces is not None:
+                traces.ended(run, outcome, steps)
+        with contained("a run was not counted"):
+            if meters is not None:
+                meters.ended(run, outcome, steps)
 
     def close(self) -> None:
         """Send what is left."""
@@ -104,8 +108,8 @@ class Otel:
         scope = (SCOPE, version("bf-hook-otel"))
         traces = meters = None
         if providers.tracers is not None:
-            tracer: Any = providers.tracers.get_tracer(*scope)
-            traces = Traces(tracer, self._describer, content=self._settings.content)
+            tracer: Any = providers.tracers.get_tracer(*scope, schema_url=names.CONVENTIONS)
+            traces = Traces(tracer, self._describer, self._settings.has_content)
         if providers.meters is not None:
             meters = Meters(providers.meters, scope, self._describer, self._context.active_runs)
         return providers, traces, meters
@@ -124,6 +128,7 @@ class TimedCall:
     """A call of a tool while it is made. It ends once, whoever says so first."""
 
     def __init__(self, run: Run, call: ToolCall, traces: Traces | None, meters: Meters | None) -> None:
+        self._run = run
         self._traces = traces
         self._started = time.perf_counter()
         self._span: Span | None = None
@@ -142,19 +147,22 @@ class TimedCall:
 
     def answered(self, answer: object) -> None:
         """End it with what the model is told."""
-        if isinstance(answer, ToolResult):
-            self._end(answer.output, "tool_error" if answer.is_error else None)
+        result = answer if isinstance(answer, ToolResult) else ToolResult(answer)
+        if self._overdue():  # the model was told that there is none
+            self._end(None, names.TIMEOUT)
         else:
-            self._end(answer, None)
+            self._end(result.output, names.TOOL_ERROR if result.is_error else None)
 
     def failed(self, error: BaseException) -> None:
         """End it with what was raised. A tool that ends its run has done what it should."""
         self._end(None, None if isinstance(error, StopRun) else error_name(error))
 
-    def left(self) -> None:
+    def left(self, *, overdue: bool = False) -> None:
         """End it because nobody waits for it any more: its time is over, or its run is."""
-        overdue = time.perf_counter() - self._started >= self._patience
-        self._end(None, "timeout" if overdue else "cancelled")
+        self._end(None, names.TIMEOUT if overdue or self._overdue() else names.CANCELLED)
+
+    def _overdue(self) -> bool:
+        return time.perf_counter() - self._started >= self._patience
 
     def _end(self, output: object, error: str | None) -> None:
         if self._ended:
@@ -163,7 +171,7 @@ class TimedCall:
         seconds = time.perf_counter() - self._started
         with contained("a tool call was not recorded"):
             if self._span is not None and self._traces is not None:
-                self._traces.tool_ended(self._span, output, error)
+                self._traces.tool_ended(self._run, self._span, output, error)
             if self._count is not None:
                 self._count(seconds, error)
 
@@ -185,8 +193,8 @@ class TimedAnswer:
         except Exception as error:
             self._timed.failed(error)
             raise
-        except BaseException:
-            self._timed.left()
+        except BaseException as error:
+            self._timed.left(overdue=error.args == ("timeout",))  # as bf_plugin cancels what takes too long
             raise
         self._timed.answered(answer)
         return answer

@@ -10,14 +10,16 @@ import errno
 import functools
 import logging
 import os
+import sys
 import threading
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from opentelemetry import metrics, trace
 
+from bf_hook_otel.otlp import asked_for, otlp_exporter
 from bf_hook_otel.settings import OtelSettings
 
 if TYPE_CHECKING:
@@ -27,8 +29,6 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.metrics.export import MetricReader
     from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.trace import TracerProvider
-
-Signal = Literal["TRACES", "METRICS"]
 
 _PATIENCE = 8.0
 """Seconds that a collector gets at the end to take what is left; bf_plugin waits for ten in all."""
@@ -100,16 +100,18 @@ def _warn_of_other(kind: str, provider: object, *unset: type) -> None:
 
 def _own_tracers(made: Providers) -> None:
     from opentelemetry.sdk.trace import TracerProvider
-    from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter, SimpleSpanProcessor
+    from opentelemetry.sdk.trace.export import ConsoleSpanExporter, SimpleSpanProcessor
 
-    if (kind := _exporter("TRACES")) is None:
+    from bf_hook_otel.collector import Queue
+
+    if (kind := asked_for("TRACES")) is None:
         return
     if kind == "console":
-        processor: Any = SimpleSpanProcessor(ConsoleSpanExporter())
-    elif (exporter := _otlp("TRACES")) is None:
+        processor: Any = SimpleSpanProcessor(ConsoleSpanExporter(out=sys.stdout))
+    elif (exporter := otlp_exporter("TRACES")) is None:
         return
     else:
-        processor = BatchSpanProcessor(exporter)
+        processor = Queue(exporter)
     made.tracers = TracerProvider(resource=_resource(), shutdown_on_exit=False)
     made.tracers.add_span_processor(processor)
     made.closing.append(made.tracers.shutdown)
@@ -120,11 +122,10 @@ def _own_meters(made: Providers, settings: OtelSettings) -> None:
     from opentelemetry.sdk.metrics.export import ConsoleMetricExporter, PeriodicExportingMetricReader
 
     readers: list[MetricReader] = []
-    kind = _exporter("METRICS")
-    exporter: Any = None
-    if kind is not None:
-        exporter = ConsoleMetricExporter() if kind == "console" else _otlp("METRICS")
-    if exporter is not None:
+    kind = asked_for("METRICS")
+    if kind == "console":
+        readers.append(PeriodicExportingMetricReader(ConsoleMetricExporter(out=sys.stdout)))
+    elif kind == "otlp" and (exporter := otlp_exporter("METRICS")) is not None:
         readers.append(PeriodicExportingMetricReader(exporter))
     if settings.prometheus or settings.prometheus_port is not None:
         readers += _prometheus(made, settings)
@@ -177,53 +178,6 @@ def _stop_serving(server: WSGIServer, thread: threading.Thread) -> None:
     server.shutdown()
     thread.join()
     server.server_close()
-
-
-def _exporter(signal: Signal) -> Literal["otlp", "console"] | None:
-    """Return which exporter the environment asks for; OTLP is asked for by its endpoint too."""
-    named = os.environ.get(f"OTEL_{signal}_EXPORTER", "").strip().lower()
-    if named in ("otlp", "console"):
-        return "otlp" if named == "otlp" else "console"
-    if named not in ("", "none", "prometheus"):
-        _log.error("otel: OTEL_%s_EXPORTER=%s is not known here: use otlp, console or none", signal, named)
-    endpoints = ("OTEL_EXPORTER_OTLP_ENDPOINT", f"OTEL_EXPORTER_OTLP_{signal}_ENDPOINT")
-    return "otlp" if named == "" and any(os.environ.get(name) for name in endpoints) else None
-
-
-def _otlp(signal: Signal) -> Any:
-    """Return an exporter that reads the rest of its settings in the environment; None if it is not installed."""
-    general = os.environ.get("OTEL_EXPORTER_OTLP_PROTOCOL") or "http/protobuf"
-    protocol = os.environ.get(f"OTEL_EXPORTER_OTLP_{signal}_PROTOCOL") or general
-    try:
-        if protocol == "grpc":
-            return _grpc(signal)
-        if protocol == "http/protobuf":
-            return _http(signal)
-    except ImportError:
-        _log.error("otel: OTLP over gRPC is not installed: pip install 'bf-hook-otel[grpc]', or use http/protobuf")
-        return None
-    _log.error("otel: OTLP protocol %s is not known here: use http/protobuf or grpc", protocol)
-    return None
-
-
-def _http(signal: Signal) -> Any:
-    if signal == "TRACES":
-        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-
-        return OTLPSpanExporter()
-    from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
-
-    return OTLPMetricExporter()
-
-
-def _grpc(signal: Signal) -> Any:
-    if signal == "TRACES":
-        from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
-
-        return OTLPSpanExporter()
-    from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter
-
-    return OTLPMetricExporter()
 
 
 def _resource() -> Resource:

@@ -8,7 +8,7 @@ steps are made when the run is over, of the times on record; they name ids that 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from opentelemetry import trace
@@ -27,11 +27,11 @@ from bf_plugin import Outcome, Run, RunDraft, Step, ToolCall
 class Traces:
     """Makes the spans of runs with a tracer of the SDK."""
 
-    def __init__(self, tracer: Tracer, describer: Describer, *, content: bool) -> None:
+    def __init__(self, tracer: Tracer, describer: Describer, has_content: Callable[[str], bool]) -> None:
         self._tracer = tracer
         self._ids, self._sampler = obeys(tracer)
         self._describer = describer
-        self._content = content
+        self._has_content = has_content
 
     def accept(self, draft: RunDraft) -> None:
         """Choose the ids of a run's span, and whether it has one; they go on record with the run.
@@ -62,14 +62,14 @@ class Traces:
             names.TOOL_CALL_ID: call.id,
             names.RUN_ID: run.id,
         }
-        if self._content:
+        if self._has_content(run.app):
             about[names.TOOL_ARGUMENTS] = attributes.text_of(dict(call.arguments))
         name = f"{names.EXECUTE_TOOL} {call.name}" if call.tool is not None else names.EXECUTE_TOOL
         return self._start(name, context.span, about, _choice(context.span, None))
 
-    def tool_ended(self, span: Span, result: object, error: str | None) -> None:
+    def tool_ended(self, run: Run, span: Span, result: object, error: str | None) -> None:
         """End the span of a tool call."""
-        if self._content and error is None:
+        if error is None and self._has_content(run.app):
             span.set_attribute(names.TOOL_RESULT, attributes.text_of(result))
         if error is not None:
             _fail(span, error)
@@ -84,12 +84,13 @@ class Traces:
         for step in steps:
             self._step(run, outcome, step, end, context.span)
         about = self._describer.run(run, outcome)
-        if self._content:
+        with_content = self._has_content(run.app)
+        if with_content:
             about |= attributes.content(run, outcome)
         choice = _choice(context.span, context.span.span_id)
         span = self._start(self._name(run.app), context.parent, about, choice, start=run.started_at)
         if outcome.error_code is not None:
-            _fail(span, outcome.error_code, outcome.error_message if self._content else None)
+            _fail(span, outcome.error_code, outcome.error_message if with_content else None)
         span.end(_nanoseconds(end))
 
     def _step(self, run: Run, outcome: Outcome, step: Step, end: float, parent: SpanContext) -> None:
@@ -146,7 +147,7 @@ def _nanoseconds(seconds: float) -> int:
 
 def cut_off_by(outcome: Outcome) -> str:
     """Return what `error.type` says of a step that was not finished."""
-    return outcome.error_code or ("stopped_by_hook" if outcome.status == "completed" else outcome.status)
+    return outcome.error_code or (names.STOPPED_BY_HOOK if outcome.status == "completed" else outcome.status)
 
 
 def error_name(error: BaseException) -> str:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import gzip
+import logging
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ import grpc
 import pytest
 import requests
 from bf_hook_otel import create, names, providers
+from bf_hook_otel.settings import read_settings
 from opentelemetry import trace
 from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2, metrics_service_pb2_grpc
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
@@ -39,9 +42,14 @@ PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
 class Receiver:
-    """Takes OTLP as a collector does, and keeps what it says: spans by name, metrics by name."""
+    """Takes OTLP as a collector does, and keeps what it says: spans by name, metrics by name.
+
+    With another `status` than 200 it takes nothing.
+    """
 
     def __init__(self) -> None:
+        self.status = 200
+        self.schemas: set[str] = set()
         self.bodies: list[bytes] = []
         self.spans: list[tuple[dict[str, Any], Any]] = []
         self.metrics: dict[str, Any] = {}
@@ -54,10 +62,12 @@ class Receiver:
                 traces = trace_service_pb2.ExportTraceServiceRequest.FromString(body)
                 for each in traces.resource_spans:
                     about = {pair.key: pair.value.string_value for pair in each.resource.attributes}
+                    self.schemas |= {scope.schema_url for scope in each.scope_spans}
                     self.spans += [(about, span) for scope in each.scope_spans for span in scope.spans]
             else:
                 metrics = metrics_service_pb2.ExportMetricsServiceRequest.FromString(body)
                 scopes = [scope for each in metrics.resource_metrics for scope in each.scope_metrics]
+                self.schemas |= {scope.schema_url for scope in scopes}
                 self.metrics |= {metric.name: metric for scope in scopes for metric in scope.metrics}
             self._changed.notify_all()
 
@@ -77,8 +87,9 @@ def receiver() -> Iterator[tuple[Receiver, str]]:
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
-            kept.take(self.path, gzip.decompress(body) if self.headers.get("Content-Encoding") == "gzip" else body)
-            self.send_response(200)
+            if kept.status == 200:
+                kept.take(self.path, gzip.decompress(body) if self.headers.get("Content-Encoding") == "gzip" else body)
+            self.send_response(kept.status)
             self.send_header("Content-Type", "application/x-protobuf")
             self.send_header("Content-Length", "0")
             self.end_headers()
@@ -99,6 +110,27 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let what is recorded be sent at once, and not when some seconds are over."""
     monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "20")
     monkeypatch.setenv("OTEL_METRIC_EXPORT_INTERVAL", "100")
+
+
+@contextmanager
+def said_by(logger: logging.Logger, *, until: str) -> Iterator[list[str]]:
+    """Collect what a logger says, and wait at the end until it has said something."""
+    lines: list[str] = []
+    heard = threading.Event()
+
+    class Ear(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            lines.append(record.getMessage())
+            if until in lines[-1]:
+                heard.set()
+
+    ear = Ear()
+    logger.addHandler(ear)
+    try:
+        yield lines
+        assert heard.wait(30), lines
+    finally:
+        logger.removeHandler(ear)
 
 
 def a_run(plugin: Any) -> None:
@@ -139,6 +171,7 @@ def test_otlp_over_http(receiver: tuple[Receiver, str], monkeypatch: pytest.Monk
     assert (about["service.name"], about["deployment.environment.name"]) == ("bf_plugin", "test")
     assert about["service.instance.id"]
     assert kept.metrics[names.RUNS].sum.data_points[0].as_int == 1
+    assert kept.schemas == {names.CONVENTIONS}
     for secret in (APP_KEY, PROVIDER_KEY, run["threadId"], "Hi", "Hello"):
         assert not [body for body in kept.bodies if secret.encode() in body]
     assert isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)  # nothing was made global
@@ -211,7 +244,7 @@ def test_a_run_whose_process_is_killed(
     kept.wait_for(lambda: kept.named("execute_tool add"))
 
     server.kill()
-    site.serve(*serve)
+    requests.get(site.serve(*serve).url, timeout=30)  # any request starts it
     gate.release()
 
     assert_events(site.events(run), text="once upon a time")
@@ -240,12 +273,76 @@ def started(url: str, words: str) -> dict[str, Any]:
 def test_a_collector_that_is_not_there(
     monkeypatch: pytest.MonkeyPatch, scripted: Deploy, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Runs go on as ever, and the gateway closes within its ten seconds."""
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
-    deployed = scripted("Hello")
-    assert_events(deployed.events(deployed.start()), text="Hello")
+    """Runs go on as ever; one line a signal says so, whatever is lost; the gateway closes within its ten seconds."""
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://who:secret@127.0.0.1:1/?token=secret")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "1.5")  # seconds: it is tried again for so long
+    monkeypatch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", "2")
+    monkeypatch.setenv("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "1")
+    soon(monkeypatch)
+    deployed = scripted(*["Hello"] * 6)
+    for _ in range(6):
+        assert_events(deployed.events(deployed.start()), text="Hello")
+    deployed.gateway.wait_for(lambda: all(f"does not take {what}" in caplog.text for what in ("spans", "metrics")))
     deployed.application.close()
+
+    said = [record.getMessage() for record in caplog.records if record.name.startswith(("bf_hook", "opentelemetry"))]
+    assert len(said) == 2, said
+    for line in said:
+        assert "the collector at 127.0.0.1:1 does not take" in line
+        assert "(ConnectionError)" in line
+        assert "OTEL_EXPORTER_OTLP_" in line
+    assert "secret" not in caplog.text
     assert "a plugin hangs in its close" not in caplog.text
+
+
+@pytest.mark.parametrize(("status", "why"), [(401, "HTTP 401, Unauthorized"), (503, "Service Unavailable")])
+def test_a_collector_that_takes_nothing_for_a_while(
+    receiver: tuple[Receiver, str],
+    monkeypatch: pytest.MonkeyPatch,
+    plugin_context: Any,
+    caplog: pytest.LogCaptureFixture,
+    status: int,
+    why: str,
+) -> None:
+    """Why, once; and that it does again, once."""
+    kept, endpoint = receiver
+    kept.status = status
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", f"{endpoint}/v1/traces")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "2")
+    soon(monkeypatch)
+    plugin = create(plugin_context())
+    with said_by(logging.getLogger("bf_hook_otel"), until="does not take spans") as lines:
+        a_run(plugin)
+    assert f"({why})" in lines[0]
+    kept.status = 200
+    a_run(plugin)
+    kept.wait_for(lambda: kept.named("invoke_agent"))
+    plugin.close()
+    said = [record.getMessage() for record in caplog.records if record.name.startswith(("bf_hook", "opentelemetry"))]
+    assert [line.partition(" spans")[0].split()[-1] for line in said] == ["take", "takes"]
+
+
+def test_exporters_of_others_are_not_silenced(
+    monkeypatch: pytest.MonkeyPatch, plugin_context: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What the SDK says of an exporter that is not ours is said; and with our logger at DEBUG, of ours too."""
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "0.05")
+    plugin = create(plugin_context())
+    a_run(plugin)
+    plugin.close()
+    assert "Failed to export" not in caplog.text
+
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+
+    OTLPSpanExporter().export([])
+    assert "Failed to export" in caplog.text
+    caplog.clear()
+    caplog.set_level("DEBUG", "bf_hook_otel")
+    plugin = create(plugin_context())
+    a_run(plugin)
+    plugin.close()
+    assert "Failed to export" in caplog.text
 
 
 def test_a_collector_that_hangs(
@@ -367,7 +464,8 @@ def test_a_tracer_provider_that_is_not_the_sdks(plugin_context: Any, caplog: pyt
             {"contents": True},
             r"\[plugins.otel\] contents: Extra inputs.*there are: content, prometheus, prometheus_port",
         ),
-        ({"content": "yes"}, r"\[plugins.otel\] content: Input should be a valid boolean"),
+        ({"content": "yes"}, r"\[plugins.otel\] content: say true, false, or a list of the apps"),
+        ({"content": ["portal", 1]}, r"\[plugins.otel\] content: say true, false, or a list of the apps"),
         ({"prometheus_port": 70000}, r"\[plugins.otel\] prometheus_port: Input should be less than or equal to 65535"),
         ({"prometheus_ports": 0}, r"\[plugins.otel\] prometheus_ports: Input should be greater than or equal to 1"),
         ({"provider_names": {"a": 1}}, r"\[plugins.otel\] provider_names.a: Input should be a valid string"),
@@ -377,6 +475,38 @@ def test_settings_that_cannot_work(section: dict[str, Any], problem: str, plugin
     """Named when the plugin is loaded, without their values."""
     with pytest.raises(ConfigurationError, match=problem):
         create(plugin_context(section=section))
+
+
+def test_content_of_an_app_that_is_not_there(deploy: Deploy, caplog: pytest.LogCaptureFixture) -> None:
+    """A slip in a name would keep what somebody asked for: the plugin is not loaded, and the log says why."""
+    with pytest.raises(ConfigurationError, match=r"content: there is no app portol; there are: portal, shop"):
+        read_settings({"content": ["portol"]}, {"shop", "portal"})
+    with pytest.raises(ConfigurationError, match=r"content: there is no app portal; none has a name without BF_APPS"):
+        read_settings({"content": ["portal"]}, ())
+    assert read_settings({"content": ["portal"]}, None).has_content("portal")
+    deployed = deploy(sections={"otel": {"content": ["portol"]}})
+    deployed.application.start()
+    assert "[plugins.otel] content: there is no app portol" in caplog.text
+    deployed.application.close()
+
+
+def test_names_are_those_of_the_conventions() -> None:
+    """As the SDK has them; it has none yet for what was added when the conventions had moved."""
+    from opentelemetry.semconv._incubating.attributes import gen_ai_attributes
+    from opentelemetry.semconv._incubating.metrics import gen_ai_metrics
+    from opentelemetry.semconv.attributes import error_attributes, server_attributes
+
+    known = {
+        value
+        for module in (gen_ai_attributes, gen_ai_metrics, error_attributes, server_attributes)
+        for value in vars(module).values()
+        if isinstance(value, str)
+    }
+    ours = {
+        value for value in vars(names).values() if isinstance(value, str) and value.startswith(("gen_ai.", "server."))
+    }
+    assert len(ours) > 20
+    assert ours - known == {names.AGENT_DURATION, names.AGENT_CALLS, names.TOOL_DURATION}
 
 
 def test_provider_names(recorded: Any, scripted: Deploy) -> None:

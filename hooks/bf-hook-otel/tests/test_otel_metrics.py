@@ -93,7 +93,7 @@ def test_runs_under_way(recorded: Any, scripted: Deploy) -> None:
     gate, other = Gate(), Gate()
     deployed = scripted([ProviderError("no", status=400)], [gate, "Hello"], [other, "Hello"])
     deployed.refused(400, deployed.body())
-    assert total(recorded, "bf_plugin.runs.active") == 0
+    deployed.gateway.wait_for(lambda: total(recorded, "bf_plugin.runs.active") == 0)
     run = deployed.start()
     assert total(recorded, "bf_plugin.runs.active") == 1
     gate.release()
@@ -136,9 +136,9 @@ def free_port() -> int:
 
 
 def a_little_of_everything(scripted: Deploy, **section: Any) -> Deployment:
-    """Deploy, and let one run fail, with a tool before."""
+    """Deploy, and let one run fail, with a tool before that works and one that does not."""
     deployed = scripted(
-        [call("add", {"a": 1, "b": 2})],
+        [call("add", {"a": 1, "b": 2}), call("add", {"a": "x"}, "call_2")],
         ["Three", ProviderError("no", code="server_error")],
         plugins=[tools],
         sections={"otel": section},

@@ -19,10 +19,19 @@ from bf_plugin import ProviderError, StopRun, Toolbox, ToolResult, Usage
 from bf_plugin.settings import AppSettings
 from bf_plugin.testing import Deployment, Gate, ScriptedEngine, call
 from bf_plugin.testing.deployment import APP_KEY, PROVIDER_KEY
+from bf_plugin.testing.gateway import RecordingGateway
 
 CALLER = "0af7651916cd43dd8448eb211c80319c"
 ABOVE = "b7ad6b7169203331"
 PARENT = f"00-{CALLER}-{ABOVE}-01"
+OTHER_KEY = "key-of-another-app"
+CONTENT = {
+    "gen_ai.system_instructions",
+    "gen_ai.input.messages",
+    "gen_ai.output.messages",
+    "gen_ai.tool.call.arguments",
+    "gen_ai.tool.call.result",
+}
 
 Deploy = Callable[..., Deployment]
 
@@ -154,6 +163,43 @@ def test_what_was_said_is_there_when_asked_for(recorded: Any, scripted: Deploy) 
     everything = "".join(span.to_json() for span in recorded.spans)
     assert APP_KEY not in everything
     assert PROVIDER_KEY not in everything
+
+
+def test_what_was_said_in_one_app(recorded: Any, scripted: Deploy) -> None:
+    """`content` may name apps: what is said in the others stays here."""
+    apps = {"portal": AppSettings(api_keys=[SecretStr(APP_KEY)]), "shop": AppSettings(api_keys=[SecretStr(OTHER_KEY)])}
+    deployed = scripted(
+        [call("add", {"a": 1, "b": 2})],
+        ["A portal"],
+        [call("add", {"a": 3, "b": 4})],
+        ["A shop", ProviderError("sold out", code="server_error")],
+        plugins=[tools],
+        apps=apps,
+        messaging="http",
+        gateway=RecordingGateway(keys=[APP_KEY, OTHER_KEY]),
+        sections={"otel": {"content": ["portal"]}},
+    )
+
+    deployed.events(deployed.start("What is it?"))
+    answer = deployed.post("", {**deployed.body("And this?"), "apiKey": OTHER_KEY})
+    deployed.events(answer.json())
+    ended(deployed, recorded, 2)
+
+    contents = {
+        span.name: {name for name in attributes(span) if name in CONTENT}
+        for span in recorded.spans
+        if span.parent is None
+    }
+    assert contents == {
+        "invoke_agent portal": {"gen_ai.input.messages", "gen_ai.output.messages"},
+        "invoke_agent shop": set(),
+    }
+    said = [attributes(span).get("gen_ai.tool.call.arguments") for span in recorded.named("execute_tool add")]
+    assert said == ['{"a": 1, "b": 2}', None]
+    everything = "".join(span.to_json() for span in recorded.spans)
+    assert "A portal" in everything
+    for kept in ("A shop", "And this", "sold out"):
+        assert kept not in everything
 
 
 # whose child the run is ----------------------------------------------------------------------------------------------
@@ -422,10 +468,19 @@ def test_how_tools_fail(recorded: Any, scripted: Deploy) -> None:
         """Hang."""
         await asyncio.Event().wait()
 
-    names = ("raises", "raises_later", "refuses", "hangs", "invented")
+    @failing.tool(timeout=0.05)
+    def dawdles() -> str:
+        """Answer when nobody waits any more."""
+        gate.wait(30)
+        return "too late"
+
+    gate = threading.Event()
+    names = ("raises", "raises_later", "refuses", "hangs", "dawdles", "invented")
     deployed = scripted([call(name, call_id=name) for name in names], "done", plugins=[failing])
     deployed.events(deployed.start())
+    gate.set()
     ended(deployed, recorded)
+    deployed.gateway.wait_for(lambda: recorded.named("execute_tool dawdles"))
 
     kinds = {
         attributes(span)["gen_ai.tool.name"]: attributes(span)["error.type"]
@@ -437,6 +492,7 @@ def test_how_tools_fail(recorded: Any, scripted: Deploy) -> None:
         "raises_later": "OSError",
         "refuses": "tool_error",
         "hangs": "timeout",
+        "dawdles": "timeout",
         "invented": "tool_error",
     }
     assert recorded.one("execute_tool")  # a model may invent any name: it makes no name of a span
