@@ -52,18 +52,28 @@ def watch(exporter: Any, what: str, where: str) -> Any:
     return exporter
 
 
+def close(exporter: Any, shutdown: Callable[[], object]) -> None:
+    """Shut down the provider of an exporter; to a collector that takes nothing, what is left is not offered again."""
+    with _listening():
+        if exporter.export.failing:
+            exporter.shutdown()
+        shutdown()
+
+
 class _Watch:
+    """Stands in for `export`; `failing` while the collector takes nothing."""
+
     def __init__(self, export: Callable[..., Any], what: str, where: str) -> None:
         self._export = export
         self._what = what
         self._where = where
-        self._failing = False
+        self.failing = False
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         with _listening() as heard:
             result = self._export(*args, **kwargs)
         failed = result.name == "FAILURE"
-        if failed and not self._failing:
+        if failed and not self.failing:
             why = f" ({', '.join(dict.fromkeys(heard))})" if heard else ""
             _log.warning(
                 "otel: the collector at %s does not take %s%s. Runs go on, what it does not take is lost, and this is "
@@ -72,9 +82,9 @@ class _Watch:
                 self._what,
                 why,
             )
-        elif self._failing and not failed:
+        elif self.failing and not failed:
             _log.warning("otel: the collector at %s takes %s again", self._where, self._what)
-        self._failing = failed
+        self.failing = failed
         return result
 
 

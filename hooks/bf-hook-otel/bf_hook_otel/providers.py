@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from opentelemetry import metrics, trace
 
+from bf_hook_otel import collector
 from bf_hook_otel.otlp import asked_for, otlp_exporter
 from bf_hook_otel.settings import OtelSettings
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.metrics import MeterProvider
     from opentelemetry.sdk.metrics.export import MetricReader
     from opentelemetry.sdk.resources import Resource
-    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 
 _PATIENCE = 8.0
 """Seconds that a collector gets at the end to take what is left; bf_plugin waits for ten in all."""
@@ -99,22 +100,21 @@ def _warn_of_other(kind: str, provider: object, *unset: type) -> None:
 
 
 def _own_tracers(made: Providers) -> None:
-    from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import ConsoleSpanExporter, SimpleSpanProcessor
 
-    from bf_hook_otel.collector import Queue
-
-    if (kind := asked_for("TRACES")) is None:
-        return
+    kind = asked_for("TRACES")
     if kind == "console":
-        processor: Any = SimpleSpanProcessor(ConsoleSpanExporter(out=sys.stdout))
-    elif (exporter := otlp_exporter("TRACES")) is None:
-        return
-    else:
-        processor = Queue(exporter)
+        _trace_to(made, SimpleSpanProcessor(ConsoleSpanExporter(out=sys.stdout)))
+    elif kind == "otlp" and (exporter := otlp_exporter("TRACES")) is not None:
+        _trace_to(made, collector.Queue(exporter), exporter)
+
+
+def _trace_to(made: Providers, processor: SpanProcessor, exporter: Any = None) -> None:
+    from opentelemetry.sdk.trace import TracerProvider
+
     made.tracers = TracerProvider(resource=_resource(), shutdown_on_exit=False)
     made.tracers.add_span_processor(processor)
-    made.closing.append(made.tracers.shutdown)
+    made.closing.append(_closing(made.tracers.shutdown, exporter))
 
 
 def _own_meters(made: Providers, settings: OtelSettings) -> None:
@@ -122,6 +122,7 @@ def _own_meters(made: Providers, settings: OtelSettings) -> None:
     from opentelemetry.sdk.metrics.export import ConsoleMetricExporter, PeriodicExportingMetricReader
 
     readers: list[MetricReader] = []
+    exporter: Any = None
     kind = asked_for("METRICS")
     if kind == "console":
         readers.append(PeriodicExportingMetricReader(ConsoleMetricExporter(out=sys.stdout)))
@@ -131,7 +132,11 @@ def _own_meters(made: Providers, settings: OtelSettings) -> None:
         readers += _prometheus(made, settings)
     if readers:
         made.meters = MeterProvider(readers, _resource(), shutdown_on_exit=False)
-        made.closing.append(made.meters.shutdown)
+        made.closing.append(_closing(made.meters.shutdown, exporter))
+
+
+def _closing(shutdown: Callable[[], object], exporter: Any) -> Callable[[], object]:
+    return shutdown if exporter is None else functools.partial(collector.close, exporter, shutdown)
 
 
 def _prometheus(made: Providers, settings: OtelSettings) -> list[MetricReader]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import logging
+import re
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +17,7 @@ import grpc
 import pytest
 import requests
 from bf_hook_otel import create, names, providers
-from bf_hook_otel.settings import read_settings
+from bf_hook_otel.settings import OtelSettings, read_settings
 from opentelemetry import trace
 from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2, metrics_service_pb2_grpc
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
@@ -238,13 +239,13 @@ def test_a_run_whose_process_is_killed(
     gate = Gate()
     site.provider.script(asks("add", {"a": 1, "b": 2}), text("once upon ", gate, "a time"))
     serve = ("waitress-serve", "--listen=127.0.0.1:0", "app:application")
-    server = site.serve(*serve)
+    server, sibling = site.serve(*serve), site.serve(*serve)
     run = started(server.url, "Tell me a story")
+    requests.get(sibling.url, timeout=30)  # any request starts it
     site.gateway.wait_for(lambda: site.gateway.text(run["runId"]) == "once upon ")
     kept.wait_for(lambda: kept.named("execute_tool add"))
 
     server.kill()
-    requests.get(site.serve(*serve).url, timeout=30)  # any request starts it
     gate.release()
 
     assert_events(site.events(run), text="once upon a time")
@@ -477,14 +478,14 @@ def test_settings_that_cannot_work(section: dict[str, Any], problem: str, plugin
         create(plugin_context(section=section))
 
 
-def test_content_of_an_app_that_is_not_there(deploy: Deploy, caplog: pytest.LogCaptureFixture) -> None:
+def test_content_of_an_app_that_is_not_there(scripted: Deploy, caplog: pytest.LogCaptureFixture) -> None:
     """A slip in a name would keep what somebody asked for: the plugin is not loaded, and the log says why."""
     with pytest.raises(ConfigurationError, match=r"content: there is no app portol; there are: portal, shop"):
         read_settings({"content": ["portol"]}, {"shop", "portal"})
     with pytest.raises(ConfigurationError, match=r"content: there is no app portal; none has a name without BF_APPS"):
         read_settings({"content": ["portal"]}, ())
     assert read_settings({"content": ["portal"]}, None).has_content("portal")
-    deployed = deploy(sections={"otel": {"content": ["portol"]}})
+    deployed = scripted(sections={"otel": {"content": ["portol"]}})
     deployed.application.start()
     assert "[plugins.otel] content: there is no app portol" in caplog.text
     deployed.application.close()
@@ -507,6 +508,33 @@ def test_names_are_those_of_the_conventions() -> None:
     }
     assert len(ours) > 20
     assert ours - known == {names.AGENT_DURATION, names.AGENT_CALLS, names.TOOL_DURATION}
+
+
+README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_first_look_of_the_readme(site: Site) -> None:
+    """Its command prints the spans of a run of the demo."""
+    environ, program, *arguments = re.findall(r"^(OTEL_\S+ bf-plugin demo)$", README, re.MULTILINE)[0].split()
+    name, _, value = environ.partition("=")
+    server = site.serve(program, *arguments, "--port", "0", **{name: value})
+    url = server.wait_for(r"The demo is at (http://\S+)")[1]
+    payload = {"apiKey": PROVIDER_KEY, "stream": True, "messages": [{"role": "user", "content": "Hi"}]}
+    body = {"apiKey": "BFAPI_demo", "channels": [CHANNEL], "actionName": ACTION, "payload": payload}
+    requests.post(f"{url}/stream/create/assistants", json=body, timeout=30).raise_for_status()
+    server.wait_for(r'"name": "chat ')
+    server.wait_for(r'"name": "invoke_agent"')
+    assert server.stop() == 0
+
+
+def test_the_readme_has_all_metrics_and_settings() -> None:
+    """Each once in a table, with the name that Prometheus has for it, and none that is not there."""
+    metrics = {value for value in vars(names).values() if isinstance(value, str) and value in README}
+    rows = re.findall(r"^\| `((?:gen_ai|bf_plugin)\.[a-z_.]+)`", README, re.MULTILINE)
+    assert len(rows) == len(set(rows)) == 9
+    assert set(rows) <= metrics
+    settings = re.findall(r"^\| `([a-z_]+)` \| [^|]+ \| [^|]+ \|$", README, re.MULTILINE)
+    assert sorted(settings) == sorted(OtelSettings.model_fields)
 
 
 def test_provider_names(recorded: Any, scripted: Deploy) -> None:

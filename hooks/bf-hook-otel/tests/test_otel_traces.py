@@ -499,6 +499,38 @@ def test_how_tools_fail(recorded: Any, scripted: Deploy) -> None:
     assert "of a secret" not in "".join(span.to_json() for span in recorded.spans)
 
 
+@pytest.mark.parametrize(("message", "error"), [("timeout", "timeout"), (None, "cancelled")])
+def test_an_awaitable_that_is_cancelled(recorded: Any, plugin_context: Any, message: str | None, error: str) -> None:
+    """Why is in the message, not on the clock, which has been running for longer than the plugin knows."""
+    from bf_hook_otel import create
+
+    from bf_plugin.testing import new_call, new_draft, new_run
+
+    plugin, draft = create(plugin_context()), new_draft()
+    plugin.before_run(draft)
+
+    async def cancelled() -> None:
+        timing = plugin.on_tool_call(
+            new_run(traceparent=draft.traceparent, tracestate=draft.tracestate), new_call("wait", timeout=60)
+        )
+        next(timing)
+        with pytest.raises(StopIteration) as stopped:
+            timing.send(asyncio.Event().wait())
+        task = asyncio.ensure_future(awaited(stopped.value.value))
+        await asyncio.sleep(0)
+        task.cancel(message)
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(cancelled())
+    (span,) = recorded.spans
+    assert attributes(span)["error.type"] == error
+
+
+async def awaited(answer: Any) -> Any:
+    return await answer
+
+
 def test_a_tool_of_a_run_that_is_stopped(recorded: Any, scripted: Deploy) -> None:
     """Its span ends with the run, as cancelled."""
     begun = threading.Event()
