@@ -70,10 +70,14 @@ class _Watch:
         self.failing = False
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        result: Any = None  # which the SDK does not look at
         with _listening() as heard:
-            result = self._export(*args, **kwargs)
-        failed = result.name == "FAILURE"
-        if failed and not self.failing:
+            try:
+                result = self._export(*args, **kwargs)
+            except Exception as error:
+                heard.append(type(error).__name__)
+        before, self.failing = self.failing, result is None or result.name == "FAILURE"
+        if self.failing and not before:
             why = f" ({', '.join(dict.fromkeys(heard))})" if heard else ""
             _log.warning(
                 "otel: the collector at %s does not take %s%s. Runs go on, what it does not take is lost, and this is "
@@ -82,9 +86,8 @@ class _Watch:
                 self._what,
                 why,
             )
-        elif self.failing and not failed:
+        elif before and not self.failing:
             _log.warning("otel: the collector at %s takes %s again", self._where, self._what)
-        self.failing = failed
         return result
 
 
@@ -113,5 +116,4 @@ def _reason(value: object) -> str:
         return type(value).__name__
     if isinstance(value, int) and 100 <= value <= 599:
         return f"HTTP {value}"
-    text = str(value)
-    return text if _STATUS.fullmatch(text) else ""
+    return str(value) if value is not None and _STATUS.fullmatch(str(value)) else ""

@@ -17,10 +17,12 @@ import grpc
 import pytest
 import requests
 from bf_hook_otel import create, names, providers
+from bf_hook_otel.collector import watch
 from bf_hook_otel.settings import OtelSettings, read_settings
 from opentelemetry import trace
 from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2, metrics_service_pb2_grpc
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
+from opentelemetry.sdk.trace.export import SpanExportResult
 
 from bf_plugin import ConfigurationError
 from bf_plugin.testing import (
@@ -50,6 +52,7 @@ class Receiver:
 
     def __init__(self) -> None:
         self.status = 200
+        self.asked = 0
         self.schemas: set[str] = set()
         self.bodies: list[bytes] = []
         self.spans: list[tuple[dict[str, Any], Any]] = []
@@ -88,6 +91,7 @@ def receiver() -> Iterator[tuple[Receiver, str]]:
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
+            kept.asked += 1
             if kept.status == 200:
                 kept.take(self.path, gzip.decompress(body) if self.headers.get("Content-Encoding") == "gzip" else body)
             self.send_response(kept.status)
@@ -321,6 +325,64 @@ def test_a_collector_that_takes_nothing_for_a_while(
     plugin.close()
     said = [record.getMessage() for record in caplog.records if record.name.startswith(("bf_hook", "opentelemetry"))]
     assert [line.partition(" spans")[0].split()[-1] for line in said] == ["take", "takes"]
+
+
+def test_what_is_left_for_a_collector_that_takes_nothing(
+    receiver: tuple[Receiver, str], monkeypatch: pytest.MonkeyPatch, plugin_context: Any
+) -> None:
+    """It is not offered again at the end, which so takes no time."""
+    kept, endpoint = receiver
+    kept.status = 401
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", f"{endpoint}/v1/traces")
+    monkeypatch.setenv("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "2")
+    monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "60000")
+    plugin = create(plugin_context())
+    with said_by(logging.getLogger("bf_hook_otel"), until="does not take spans"):
+        a_run(plugin)
+        a_run(plugin)
+    asked = kept.asked
+    a_run(plugin)
+    plugin.close()
+    assert asked > 0
+    assert kept.asked == asked
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "said"),
+    [
+        ("collector:4318", "at collector:4318 does not take spans (InvalidSchema)"),
+        ("http://[", "at an address that is none does not take spans (InvalidURL)"),
+    ],
+)
+def test_an_endpoint_that_is_none(
+    endpoint: str, said: str, monkeypatch: pytest.MonkeyPatch, plugin_context: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever is in the variable, the plugin loads, and the log says what is wrong."""
+    monkeypatch.setenv("OTEL_METRICS_EXPORTER", "none")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)
+    plugin = create(plugin_context())
+    a_run(plugin)
+    plugin.close()
+    assert said in caplog.text
+
+
+def test_an_exporter_that_raises(caplog: pytest.LogCaptureFixture) -> None:
+    """Is one that fails: said once, until it works again."""
+    outcomes = [RuntimeError("of a secret"), RuntimeError("of a secret"), SpanExportResult.SUCCESS]
+
+    class Exporter:
+        def export(self, spans: Any) -> SpanExportResult:
+            outcome = outcomes.pop(0)
+            if isinstance(outcome, RuntimeError):
+                raise outcome
+            return outcome
+
+    exporter = watch(Exporter(), "spans", "collector:4318")
+    for _ in range(3):
+        exporter.export([])
+    first, second = [record.getMessage() for record in caplog.records]
+    assert "does not take spans (RuntimeError)" in first
+    assert second == "otel: the collector at collector:4318 takes spans again"
 
 
 def test_exporters_of_others_are_not_silenced(
