@@ -13,7 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-import grpc
+import grpc  # type: ignore[import-untyped]
 import pytest
 import requests
 from bf_hook_otel import create, names, providers
@@ -197,8 +197,8 @@ def test_otlp_over_grpc(monkeypatch: pytest.MonkeyPatch, scripted: Deploy) -> No
             return metrics_service_pb2.ExportMetricsServiceResponse()
 
     server = grpc.server(ThreadPoolExecutor(2))
-    trace_service_pb2_grpc.add_TraceServiceServicer_to_server(Traces(), server)
-    metrics_service_pb2_grpc.add_MetricsServiceServicer_to_server(Metrics(), server)
+    trace_service_pb2_grpc.add_TraceServiceServicer_to_server(Traces(), server)  # type: ignore[no-untyped-call]
+    metrics_service_pb2_grpc.add_MetricsServiceServicer_to_server(Metrics(), server)  # type: ignore[no-untyped-call]
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{port}")
@@ -368,7 +368,8 @@ def test_an_endpoint_that_is_none(
 
 def test_an_exporter_that_raises(caplog: pytest.LogCaptureFixture) -> None:
     """Is one that fails: said once, until it works again."""
-    outcomes = [RuntimeError("of a secret"), RuntimeError("of a secret"), SpanExportResult.SUCCESS]
+    broken = RuntimeError("of a secret")
+    outcomes: list[RuntimeError | SpanExportResult] = [broken, broken, SpanExportResult.SUCCESS]
 
     class Exporter:
         def export(self, spans: Any) -> SpanExportResult:

@@ -32,7 +32,8 @@ def add(a: int, b: int) -> int:
 
 
 def total(recorded: Any, name: str) -> float:
-    return sum(getattr(point, "count", None) or getattr(point, "value", 0) for point in recorded.points().get(name, ()))
+    points: list[Any] = recorded.points().get(name, [])
+    return float(sum(point.count if hasattr(point, "count") else point.value for point in points))
 
 
 def wait_for_runs(deployed: Deployment, recorded: Any, runs: int) -> dict[str, list[Any]]:
