@@ -185,7 +185,9 @@ class HookCalls:
             await asyncio.wait({task}, timeout=max(seconds, 0))
             overdue = True
         finally:
-            if not task.done():
+            if task.done():
+                self._forget(task)  # whoever waits may be cancelled by now
+            else:
                 task.cancel("timeout" if overdue else None)
                 self._keep(task)
         if not task.done():

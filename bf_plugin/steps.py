@@ -68,7 +68,7 @@ class StepRunner:
             "engine_key": engine_key(record.spec.provider, self._access),
         }
         self.number = 0
-        self._closed = self._asked = False
+        self._closed = self._asked = self._heard = False
         self._parent: State | None = None
         self._handle: Handle | None = None
         self._before: list[StepRecord] = []
@@ -103,7 +103,8 @@ class StepRunner:
 
         Returns how the newest step ended, None when the run had not come to its first. The calls of steps before it are
         handed to `announce`: messages may lag behind the steps. A response that can no longer be followed is asked for
-        again if nothing of it was sealed. Raises as `take`, and ProviderError with code `provider_lost_response`.
+        again if no text of it was sealed, or came just now. Raises as `take`, and ProviderError with code
+        `provider_lost_response`.
         """
         if not self._before:
             return None
@@ -117,7 +118,7 @@ class StepRunner:
             try:
                 return await self._follow(self._handle, cursor, named)
             except ProviderError as error:
-                if error.code != LOST_RESPONSE or any(cursor.texts.values()):
+                if error.code != LOST_RESPONSE or self._heard:
                     raise
                 self._log.info("the response is asked for again: %s", error)
         opened = await self._on_record(self._reopen())
@@ -216,21 +217,20 @@ class StepRunner:
 
     async def _follow(self, handle: Handle, cursor: Cursor, named: Named) -> StepDone:
         self._starting = asyncio.ensure_future(self._installed().resume(handle, cursor, self._access))
-        silent = not any(cursor.texts.values())
-        return await self._read(await unbroken(self._starting), named, silent=silent)
+        self._heard = any(cursor.texts.values())
+        return await self._read(await unbroken(self._starting), named)
 
-    async def _read(self, stream: Stream, named: Named, *, silent: bool = True) -> StepDone:
-        """Stream a response into the outbox and put its end on record. `silent`: no text of it has come so far."""
+    async def _read(self, stream: Stream, named: Named) -> StepDone:
+        """Stream a response into the outbox and put its end on record."""
         named()
         add, place = self._outbox.text, self.number
         ends: list[StepDone] = []
 
         def take(events: Sequence[Event]) -> None:
-            nonlocal silent
             for event in events:
                 if isinstance(event, Text):
-                    if silent:
-                        silent = False
+                    if not self._heard:
+                        self._heard = True
                         self._move(first_text_at=time.time())
                     add(event.text, (place, event.part), event.sequence)
                 else:
@@ -252,7 +252,8 @@ class StepRunner:
     async def _open(self, number: int, fresh: Sequence[Item], now: float) -> Opened:
         opening = self._journal.steps.open(*self._ids, number, fresh=fresh, **self._thread)
         opened = await asyncio.wrap_future(opening)
-        self.number, self._closed, self._parent, self._handle = number, False, opened.state, None
+        self.number, self._parent, self._handle = number, opened.state, None
+        self._closed = self._heard = False
         self._run.step = Step(number=number, started_at=now)
         return opened
 
