@@ -31,31 +31,38 @@ def _protocol(signal: Signal) -> str:
 
 
 def _where(signal: Signal) -> str:
-    """Return host and port of the collector, and nothing else of its URL, which may hold a password or a key."""
+    """Return host and port of the collector, and nothing else of its URL, which may hold a password or a key.
+
+    Raises ValueError.
+    """
     url = os.environ.get(f"OTEL_EXPORTER_OTLP_{signal}_ENDPOINT") or os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT")
-    default = "localhost:4317" if _protocol(signal) == "grpc" else "localhost:4318"
-    try:
-        return urlsplit(url if "//" in url else f"//{url}").netloc.rpartition("@")[2] if url else default
-    except ValueError:
-        return "an address that is none"
+    if not url:
+        return "localhost:4317" if _protocol(signal) == "grpc" else "localhost:4318"
+    parts = urlsplit(url if "//" in url else f"//{url}")
+    return f"{parts.hostname}:{parts.port}" if parts.port else str(parts.hostname)
 
 
 def otlp_exporter(signal: Signal) -> Any:
-    """Return an exporter that reads the rest of its settings in the environment; None if it is not installed.
+    """Return an exporter that reads the rest of its settings in the environment; None, and a line, if none can be.
 
     Of a collector that takes nothing it is said once, see `collector`.
     """
-    protocol = _protocol(signal)
+    makers = {"http/protobuf": _http, "grpc": _grpc}
     what = "spans" if signal == "TRACES" else "metrics"
+    protocol = _protocol(signal)
+    if protocol not in makers:
+        _log.error("otel: OTLP protocol %s is not known here: use http/protobuf or grpc", protocol)
+        return None
     try:
-        if protocol == "grpc":
-            return watch(_grpc(signal), what, _where(signal))
-        if protocol == "http/protobuf":
-            return watch(_http(signal), what, _where(signal))
+        return watch(makers[protocol](signal), what, _where(signal))
     except ImportError:
         _log.error("otel: OTLP over gRPC is not installed: pip install 'bf-hook-otel[grpc]', or use http/protobuf")
-        return None
-    _log.error("otel: OTLP protocol %s is not known here: use http/protobuf or grpc", protocol)
+    except ValueError:  # whose text may hold a part of the URL
+        _log.error(
+            "otel: %s are not sent: an OTEL_EXPORTER_OTLP_* variable has a value that cannot work: look at the "
+            "endpoint, which is like http://collector:4318, and at time-outs, which are seconds",
+            what,
+        )
     return None
 
 

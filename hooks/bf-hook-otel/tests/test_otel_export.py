@@ -350,20 +350,22 @@ def test_what_is_left_for_a_collector_that_takes_nothing(
 @pytest.mark.parametrize(
     ("endpoint", "said"),
     [
-        ("collector:4318", "at collector:4318 does not take spans (InvalidSchema)"),
-        ("http://[", "at an address that is none does not take spans (InvalidURL)"),
+        ("collector:4318", "the collector at collector:4318 does not take spans (InvalidSchema)"),
+        ("http://secret[", "spans are not sent: an OTEL_EXPORTER_OTLP_* variable has a value that cannot work"),
+        ("http://who:secret/@collector", "spans are not sent: an OTEL_EXPORTER_OTLP_* variable has a value that"),
     ],
 )
 def test_an_endpoint_that_is_none(
     endpoint: str, said: str, monkeypatch: pytest.MonkeyPatch, plugin_context: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Whatever is in the variable, the plugin loads, and the log says what is wrong."""
+    """The plugin loads, and the log says what is wrong, without the value."""
     monkeypatch.setenv("OTEL_METRICS_EXPORTER", "none")
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)
     plugin = create(plugin_context())
     a_run(plugin)
     plugin.close()
     assert said in caplog.text
+    assert "secret" not in caplog.text
 
 
 def test_an_exporter_that_raises(caplog: pytest.LogCaptureFixture) -> None:

@@ -466,19 +466,11 @@ def test_how_tools_fail(recorded: Any, scripted: Deploy) -> None:
         """Hang."""
         await asyncio.Event().wait()
 
-    @failing.tool(timeout=0.05)
-    def dawdles() -> str:
-        """Answer when nobody waits any more."""
-        gate.wait(30)
-        return "too late"
-
-    gate = threading.Event()
-    names = ("raises", "raises_later", "refuses", "hangs", "dawdles", "invented")
+    names = ("raises", "raises_later", "refuses", "hangs", "invented")
     deployed = scripted([call(name, call_id=name) for name in names], "done", plugins=[failing])
     deployed.events(deployed.start())
-    gate.set()
     ended(deployed, recorded)
-    deployed.gateway.wait_for(lambda: recorded.named("execute_tool dawdles"))
+    deployed.gateway.wait_for(lambda: len(recorded.spans) == len(names) + 3)
 
     kinds = {
         attributes(span)["gen_ai.tool.name"]: attributes(span)["error.type"]
@@ -490,7 +482,6 @@ def test_how_tools_fail(recorded: Any, scripted: Deploy) -> None:
         "raises_later": "OSError",
         "refuses": "tool_error",
         "hangs": "timeout",
-        "dawdles": "timeout",
         "invented": "tool_error",
     }
     assert recorded.one("execute_tool")  # a model may invent any name: it makes no name of a span
@@ -523,6 +514,25 @@ def test_an_awaitable_that_is_cancelled(recorded: Any, plugin_context: Any, mess
     asyncio.run(cancelled())
     (span,) = recorded.spans
     assert attributes(span)["error.type"] == error
+
+
+def test_an_answer_that_comes_too_late(recorded: Any, plugin_context: Any) -> None:
+    """The model was told that there is none: the span says so, whatever the tool returns in the end."""
+    from bf_hook_otel import create
+
+    from bf_plugin.testing import new_call, new_draft, new_run
+
+    plugin, draft = create(plugin_context(section={"content": True})), new_draft()
+    plugin.before_run(draft)
+    timing = plugin.on_tool_call(
+        new_run(traceparent=draft.traceparent, tracestate=draft.tracestate), new_call("dawdle", timeout=0.0)
+    )
+    next(timing)
+    with pytest.raises(StopIteration):
+        timing.send("too late")
+    (span,) = recorded.spans
+    assert attributes(span)["error.type"] == "timeout"
+    assert "gen_ai.tool.call.result" not in attributes(span)
 
 
 async def awaited(answer: Any) -> Any:
