@@ -113,9 +113,10 @@ def test_runs_under_way(recorded: Any, scripted: Deploy) -> None:
 
 def test_apps_that_are_keys_have_no_series(recorded: Any, scripted: Deploy) -> None:
     """Only apps that operators gave a name: a key each, as the gateway knows them, would be a series each."""
-    deployed = scripted("Hello")
+    deployed = scripted([call("add", {"a": 1, "b": 2})], "Hello", plugins=[tools])
     deployed.events(deployed.start())
     points = wait_for_runs(deployed, recorded, 1)
+    assert points["gen_ai.execute_tool.duration"]
     assert [point for each in points.values() for point in each if "bf_plugin.app" in point.attributes] == []
 
 

@@ -5,17 +5,18 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from typing import Any
 
 import pytest
+from bf_hook_otel.tracecontext import write_run
 from opentelemetry import trace
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ParentBased, Sampler, SamplingResult, TraceIdRatioBased
 from opentelemetry.trace import SpanKind, StatusCode
 from pydantic import SecretStr
 
-from bf_plugin import ProviderError, StopRun, Toolbox, ToolResult, Usage
+from bf_plugin import ProviderError, Run, StopRun, Toolbox, ToolCall, ToolResult, Usage, hookimpl
 from bf_plugin.settings import AppSettings
 from bf_plugin.testing import Deployment, Gate, ScriptedEngine, call
 from bf_plugin.testing.deployment import APP_KEY, PROVIDER_KEY
@@ -252,6 +253,14 @@ def test_a_state_of_any_kind_is_survived(recorded: Any, scripted: Deploy, state:
     assert hexed(recorded.one("invoke_agent").parent.span_id, 16) == ABOVE
 
 
+def test_a_state_has_our_member_once() -> None:
+    """First, as the recommendation asks of who changes it, in place of another gateway's."""
+    written = write_run(int(CALLER, 16), 1, True, None, "a=b,bf_plugin=00f067aa0ba902b7,c=d")
+    assert written == (f"00-{CALLER}-{1:016x}-01", "bf_plugin=0,a=b,c=d")
+    many = ",".join(f"k{number}=v" for number in range(32))
+    assert write_run(int(CALLER, 16), 1, False, None, many)[1] == f"bf_plugin=0,{many[: many.rindex(',')]}"
+
+
 def test_a_caller_that_does_not_sample(record: Callable[..., Any], scripted: Deploy) -> None:
     """No span of the run, not of its tools either; the metrics count it all the same."""
     recorded = record()
@@ -430,11 +439,25 @@ def test_what_a_tool_does_is_below_it(recorded: Any, scripted: Deploy) -> None:
             await asyncio.sleep(0)
             return threading.current_thread().name
 
-    deployed = scripted([call("plainly", call_id="c1"), call("slowly", call_id="c2")], "done", plugins=[making])
+    class Cache:
+        """Stands around the tools, within what is timed."""
+
+        @hookimpl(wrapper=True)
+        def on_tool_call(self, run: Run, call: ToolCall) -> Generator[None, object, object]:
+            tracer.start_span(f"cache {call.name}").end()
+            return (yield)
+
+    calls = [call("plainly", call_id="c1"), call("slowly", call_id="c2")]
+    deployed = scripted(calls, "done", plugins=[making, Cache()])
     deployed.events(deployed.start())
     ended(deployed, recorded)
 
-    for work, tool in (("plain work", "execute_tool plainly"), ("async work", "execute_tool slowly")):
+    for work, tool in (
+        ("plain work", "execute_tool plainly"),
+        ("async work", "execute_tool slowly"),
+        ("cache plainly", "execute_tool plainly"),
+        ("cache slowly", "execute_tool slowly"),
+    ):
         assert recorded.one(work).parent.span_id == recorded.one(tool).context.span_id
         inner, outer = recorded.one(work), recorded.one(tool)
         assert outer.start_time <= inner.start_time <= inner.end_time <= outer.end_time
