@@ -24,6 +24,7 @@ from bf_plugin.places import Places
 from bf_plugin.requests import StartRequest, StopRequest, ToolAnswer, check_operator_resources, merge_assistant
 from bf_plugin.settings import Settings
 from bf_plugin.tickets import Result, Ticket
+from bf_plugin.tracecontext import NO_TRACE, TraceContext
 from bf_plugin.values import RunDraft, StopReason
 from bf_plugin.waiters import Waiters
 
@@ -39,6 +40,7 @@ class Origin:
 
     request_id: str
     host_environ: Mapping[str, Any]
+    trace: TraceContext = NO_TRACE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,6 +178,8 @@ class Runs:
             messaging_url=None if self._host_messaging else app.messaging_url or self._settings.messaging_url,
             host_environ=dict(origin.host_environ) if self._host_messaging else None,
             request_id=origin.request_id,
+            traceparent=draft.traceparent,
+            tracestate=draft.tracestate,
         )
         return RunRecord(
             id=draft.id,
@@ -289,4 +293,6 @@ def _draft(request: StartRequest, app: App, origin: Origin, thread_id: str, new_
         options=dict(request.options),
         stream=request.stream,
         new_thread=new_thread,
+        traceparent=origin.trace.traceparent,
+        tracestate=origin.trace.tracestate,
     )

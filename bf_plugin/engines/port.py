@@ -28,11 +28,16 @@ Handle = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Access:
-    """Whose key to use and where. `base_url` None is the provider's own."""
+    """Whose key to use and where. `base_url` None is the provider's own.
+
+    `traceparent` and `tracestate` are the W3C trace context of the run, for the headers of what the provider is asked.
+    """
 
     api_key: str = field(repr=False)
     base_url: str | None = None
     request_id: str | None = None
+    traceparent: str | None = None
+    tracestate: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
