@@ -18,6 +18,7 @@ from importlib.metadata import version
 from typing import Any
 
 import anyio
+import jsonschema  # noqa: F401 - the SDK would import it on the loop, with the first call
 from mcp import Client, MCPError
 from mcp.client.subscriptions import ListenNotSupportedError, SubscriptionLost
 from mcp.types import CONNECTION_CLOSED, METHOD_NOT_FOUND, Implementation, Tool, ToolListChangedNotification
@@ -56,6 +57,7 @@ class Connection:
         self._trouble = transports.Trouble(self._heard_line)
         self._settled = asyncio.Event()
         self._wake = asyncio.Event()
+        self._mode = "auto"
         self._over = False
         self._closing = False
         self._calls = 0
@@ -151,7 +153,21 @@ class Connection:
             self._settled.set()
 
     async def _attempt(self) -> float:
-        """Connect and stay connected; return how many seconds that lasted, 0 if it came to nothing. Raises nothing."""
+        """Connect and stay connected; return how many seconds that lasted, 0 if it came to nothing. Raises nothing.
+
+        Some programs end when they are asked for what the protocol did not know in their time, so those that do are
+        started once more and spoken to as servers were then.
+        """
+        problem = await self._try()
+        if self._up_at is None and not self._closing and self._settings.url is None:
+            self._mode = "legacy" if self._mode == "auto" else "auto"
+            problem = await self._try()
+        if not self._closing:
+            self._went_down(problem)
+        return 0.0 if self._up_at is None else time.monotonic() - self._up_at
+
+    async def _try(self) -> str:
+        """Connect and stay connected; return why it ended."""
         self._over, self._up_at = False, None
         self._wake.clear()
         self._trouble = transports.Trouble(self._heard_line)
@@ -161,9 +177,7 @@ class Connection:
         except Exception as error:
             problem = _reason(error)
         self._ended()
-        if not self._closing:
-            self._went_down(f"{problem}{self._trouble}")
-        return 0.0 if self._up_at is None else time.monotonic() - self._up_at
+        return f"{problem}{self._trouble}"
 
     async def _connected(self) -> None:
         """One connection, from its making to its end."""
@@ -172,7 +186,9 @@ class Connection:
         with anyio.CancelScope(deadline=anyio.current_time() + self._settings.connect_timeout) as self._scope:
             way = transports.connection(self._settings, self._trouble, self._ended)
             info = Implementation(name="bf-hook-mcp", version=version("bf-hook-mcp"))
-            async with Client(way, cache=None, client_info=info, message_handler=self._heard) as client:
+            async with Client(
+                way, mode=self._mode, cache=None, client_info=info, message_handler=self._heard
+            ) as client:
                 await self._list(client)
                 self._scope.deadline = math.inf
                 self._came_up(client)

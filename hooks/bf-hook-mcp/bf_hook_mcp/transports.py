@@ -70,7 +70,9 @@ async def _stdio(settings: ServerSettings, trouble: Trouble) -> AsyncIterator[St
 
 @asynccontextmanager
 async def _http(settings: ServerSettings, url: str, trouble: Trouble) -> AsyncIterator[Streams]:
+    certificates = await asyncio.to_thread(httpx2.create_ssl_context)  # reading them takes a while
     client = httpx2.AsyncClient(
+        verify=certificates,
         headers=settings.filled(settings.headers),
         # Reading has no limit of its own: a call has the run's, and one that passed here would end the others' too.
         timeout=httpx2.Timeout(settings.connect_timeout, read=None, pool=None),

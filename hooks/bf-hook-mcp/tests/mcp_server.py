@@ -6,7 +6,7 @@ hands over its arguments, environment and standard streams, and ends when its se
 
 Files in FOLDER are what a server is told and what it tells: `starts` has the pid of each; `tools` the names of further
 tools, looked for at each listing; `waiting` is there while `wait` waits, which `go` ends; `cancelled` says that a wait
-was cancelled, `calls` has a line for each call.
+was cancelled, `calls` has a line for each call, `listings` for each listing, which waits while there is a `busy`.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ options = argparse.ArgumentParser()
 options.add_argument("folder", type=Path)
 options.add_argument("--http", type=int, help="serve streamable HTTP on this port, and say `listening on PORT`")
 options.add_argument("--legacy", action="store_true", help="speak the protocol before 2026-07-28 only")
+options.add_argument("--ancient", action="store_true", help="and end when asked for another, as mcp 1.9 does")
 options.add_argument("--token", help="what Authorization must be")
 options.add_argument("--mute", action="store_true", help="never answer anything")
 options.add_argument("--fail", help="say this on stderr and end, until the file `healthy` is there")
@@ -48,11 +49,11 @@ def main(arguments: list[str]) -> None:
     if asked.mute:
         sys.stdin.read()
         return
-    server = made(asked.folder, legacy=asked.legacy)
+    server = made(asked.folder, legacy=asked.legacy or asked.ancient)
     if asked.http is not None:
         serve(server, asked)
-    elif asked.legacy:
-        anyio.run(legacy_stdio, server)
+    elif asked.legacy or asked.ancient:
+        anyio.run(legacy_stdio, server, asked.ancient)
     else:
         server.run("stdio")
 
@@ -128,9 +129,12 @@ def made(folder: Path, *, legacy: bool) -> MCPServer:
         return "x" * 1000
 
     async def grow(context: Any, call_next: Any) -> Any:
-        """Have the further tools, without a word to anybody."""
-        if context.method == "tools/list" and (folder / "tools").exists():
-            for name in (folder / "tools").read_text().split():
+        """Have the further tools, without a word to anybody; list none while there is something else to do."""
+        if context.method == "tools/list":
+            note(folder, "listings", "tools")
+            while (folder / "busy").exists():
+                await anyio.sleep(0.01)
+            for name in (folder / "tools").read_text().split() if (folder / "tools").exists() else ():
                 server.add_tool(lambda: "here", name=name)
         return await call_next(context)
 
@@ -147,15 +151,15 @@ async def refuse_discovery(context: Any, call_next: Any) -> Any:
     return await call_next(context)
 
 
-async def legacy_stdio(server: MCPServer) -> None:
+async def legacy_stdio(server: MCPServer, ancient: bool) -> None:
     """Serve over stdio. Here the SDK's server decides by the first request, so discovery must not reach it."""
     core = server._lowlevel_server
-    async with stdio_server() as (read, write), undiscovered(read, write) as rest:
+    async with stdio_server() as (read, write), undiscovered(read, write, ancient) as rest:
         await core.run(rest, write, core.create_initialization_options())
 
 
 @asynccontextmanager
-async def undiscovered(read: Any, write: Any) -> Any:
+async def undiscovered(read: Any, write: Any, ancient: bool) -> Any:
     send, receive = anyio.create_memory_object_stream[Any](0)
 
     async def sift() -> None:
@@ -163,6 +167,8 @@ async def undiscovered(read: Any, write: Any) -> Any:
             async for item in read:
                 message = getattr(item, "message", None)
                 if isinstance(message, JSONRPCRequest) and message.method == "server/discover":
+                    if ancient:
+                        os._exit(1)
                     error = ErrorData(code=METHOD_NOT_FOUND, message="Method not found")
                     await write.send(SessionMessage(JSONRPCError(jsonrpc="2.0", id=message.id, error=error)))
                 else:
