@@ -62,8 +62,11 @@ class AssistantsEngine:
             raise
 
     def cut(self, state: State | None, handle: Handle | None) -> State | None:
-        """Return the same state: its `tail` says what belongs to the conversation, what lies behind is tidied up."""
-        return state
+        """Return the same state: what lies behind its `tail` is tidied up by the next step.
+
+        Where there was none, all of the thread that the run has begun lies behind it.
+        """
+        return state if state is not None or handle is None else Place.of(handle).emptied()
 
     async def forget(self, names: Sequence[Handle], access: Access) -> bool:
         """Delete the threads that handles and a state name; tell whether nothing of them is left."""

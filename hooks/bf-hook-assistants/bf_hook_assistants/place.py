@@ -33,6 +33,10 @@ class Place:
         run = self.run if calls else None
         return replace(self, tail=tail or self.tail, run=run, calls=calls, answered=()).as_json()
 
+    def emptied(self) -> State:
+        """Return the state of a thread in which nothing is worth keeping."""
+        return Place(server=self.server, thread=self.thread, resources=self.resources).as_json()
+
     def handle(self) -> Handle:
         """Return the name of the run."""
         return {**self.as_json(), "response_id": self.run}

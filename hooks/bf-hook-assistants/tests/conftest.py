@@ -32,7 +32,7 @@ from openai.types.beta.threads import message_create_params, run_create_params
 from openai.types.beta.threads.message import Message
 from pydantic import TypeAdapter
 
-from bf_plugin.testing import Gate
+from bf_plugin.testing import Gate, ProviderSimulator
 
 KEY = "sk-secret-of-the-caller-0123456789"
 ACTIVE = ("queued", "in_progress", "requires_action", "cancelling")
@@ -705,13 +705,20 @@ def server():
         yield running
 
 
+@pytest.fixture(scope="session")
+def openai_server():
+    """What stands for OpenAI in all deployments."""
+    with ProviderSimulator() as running:
+        yield running
+
+
 @pytest.fixture
-def begin(deploy, server):
+def begin(deploy, server, openai_server):
     """Return a function that deploys with the engine pointed to the server, given settings of the engine."""
 
     def begin(section=None, **options):
         settings = {"base_url": server.url, "poll_seconds": 0.01, "cancel_seconds": 5, **(section or {})}
-        return deploy(sections={"assistants": settings}, **options)
+        return deploy(sections={"assistants": settings}, provider=openai_server, **options)
 
     return begin
 

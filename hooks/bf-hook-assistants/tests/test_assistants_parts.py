@@ -11,6 +11,7 @@ import pytest
 from bf_hook_assistants.answer import Answer
 from bf_hook_assistants.engine import AssistantsEngine
 from bf_hook_assistants.problems import is_busy, refusal
+from bf_hook_assistants.run import waits
 from bf_hook_assistants.section import read_section
 from bf_hook_assistants.sse import BrokenStreamError, Decoder
 from hypothesis import HealthCheck, example, given, settings
@@ -115,6 +116,15 @@ def test_refusals_and_images():
         {"index": 2, "type": "text", "text": " Bare."},
     ]
     assert [one.text for one in answer.delta({"id": "msg_1", "delta": {"content": content}})] == ["No.", " Bare."]
+
+
+def test_answered_calls_are_not_asked_for_twice():
+    """A run that was handed its outputs may still be seen waiting for them: it goes on."""
+    asked = {"tool_calls": [{"id": "call_a", "type": "function", "function": {"name": "f", "arguments": "{}"}}]}
+    run = {"status": "requires_action", "required_action": {"submit_tool_outputs": asked}}
+    assert waits(run, ["call_a", "call_b"])
+    assert not waits(run, [])
+    assert not waits({"status": "requires_action", "required_action": None}, ["call_a"])
 
 
 @pytest.mark.parametrize(
