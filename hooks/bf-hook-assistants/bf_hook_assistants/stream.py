@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bf_hook_assistants.answer import Answer, Part
@@ -12,8 +12,9 @@ from bf_hook_assistants.place import Place
 from bf_hook_assistants.problems import failure, lost
 from bf_hook_assistants.reply import Reply, is_run
 from bf_hook_assistants.run import calls_of, finish_of, usage_of, waits
+from bf_hook_assistants.sse import Frame
 from bf_plugin import ProviderError, Usage
-from bf_plugin.engines.port import Handle, StepDone, Take
+from bf_plugin.engines.port import Handle, StepDone, Take, Text
 
 _WHOLE = ("thread.message.completed", "thread.message.incomplete")
 
@@ -64,18 +65,29 @@ class RunStream:
     async def _listen(self, take: Take) -> Mapping[str, Any] | None:
         """Read the stream; return the run that ended it, None if it just ended. Raises ProviderError for an error."""
         while self._reply is not None and (frames := await self._reply.batch()) is not None:
-            for event, data in frames:
-                if event == "error":
-                    raise failure(data, self._api.key)
-                if not isinstance(data, Mapping):
-                    continue
-                if event == "thread.message.delta":
-                    take(self._answer.delta(data))
-                elif event in _WHOLE:
-                    take(self._answer.message(data))
-                elif is_run(event) and not waits(data, self._place.answered):
-                    return data
+            texts, end = self._heard(frames)
+            take(texts)
+            if isinstance(end, ProviderError):
+                raise end
+            if end is not None:
+                return end
         return None
+
+    def _heard(self, frames: Sequence[Frame]) -> tuple[list[Text], Mapping[str, Any] | ProviderError | None]:
+        """Return the text of one network read, and what ended the step in it: the run, or an error."""
+        texts: list[Text] = []
+        for event, data in frames:
+            if event == "error":
+                return texts, failure(data, self._api.key)
+            if not isinstance(data, Mapping):
+                continue
+            if event == "thread.message.delta":
+                texts += self._answer.delta(data)
+            elif event in _WHOLE:
+                texts += self._answer.message(data)
+            elif is_run(event) and not waits(data, self._place.answered):
+                return texts, data
+        return texts, None
 
     async def _wait(self) -> Mapping[str, Any]:
         """Ask for the run until its step is over."""

@@ -194,8 +194,13 @@ def test_a_stop_in_a_continued_thread(begin, server, says):
     assert [run.status for run in server.thread.runs] == ["completed", "cancelled", "completed"]
 
 
-def test_a_stop_while_a_tool_works(begin, server, says):
-    """The run that waits for outputs is cancelled before the next turn, which is told that the call may have worked."""
+@pytest.mark.parametrize("locks", [True, False])
+def test_a_stop_while_a_tool_works(begin, server, says, locks):
+    """The run that waits for outputs is cancelled before the next turn, which is told that the call may have worked.
+
+    So it is where the server would let the next turn in all the same.
+    """
+    server.locks = locks
     gate = says.Gate()
 
     slow = Toolbox("slow")
