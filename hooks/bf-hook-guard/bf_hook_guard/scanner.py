@@ -1,0 +1,163 @@
+"""Going through a text that comes in pieces: what is found is what would be found in the whole of it.
+
+Each rule finds what `re.finditer` finds in the whole text, but for what its check or callback refuses. What several
+rules find may overlap: then all of it is covered, under the rule that begins first, at the same place that listed first.
+
+A place in the text is decided once no rule's `cut` matches there (see patterns.py). Up to the first place that is not,
+the text is let go; the rest waits for the next piece. Everything is a function of the text up to there, so it does not
+matter where it was cut, nor which process has seen which part of it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from bf_plugin import Run, StopRun
+
+from bf_hook_guard.patterns import Pattern, any_of
+from bf_hook_guard.pii import Check
+
+Ask = Callable[[str, Run], object]
+
+
+class Instead(NamedTuple):
+    """What stands in the place of a match; `mask` covers what overlaps it, character by character."""
+
+    text: str
+    mask: str = ""
+
+
+class Rule:
+    """What to find, and what to do about it: put `replace` in its place, `mask` each character, or `stop` the run."""
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        pattern: Pattern,
+        check: Check | None = None,
+        ask: Ask | None = None,
+        replace: str = "",
+        mask: str = "",
+        stop: bool = False,
+    ) -> None:
+        self.name = name
+        self.pattern = pattern
+        self.replace = replace
+        self.mask = mask
+        self.stop = stop
+        self._match = re.compile(pattern.exact).match
+        self._check = check
+        self._ask = ask
+
+    def end(self, text: str, start: int) -> int:
+        """Return where a match ends that begins at `start`; `start` if there is none."""
+        found = self._match(text, start)
+        if found is None:
+            return start
+        return found.end() if self._check is None else start + self._check(found.group())
+
+    def instead(self, found: str, run: Run) -> Instead | None:
+        """Return what stands in the place of a match, None where its callback lets it be.
+
+        Raises TypeError when the callback returns anything but a bool, None or a text that is not empty.
+        """
+        answer = True if self._ask is None else self._ask(found, run)
+        if answer is None or answer is False:
+            return None
+        if isinstance(answer, str) and answer:
+            return Instead(answer)
+        if answer is not True:
+            raise TypeError(f"the callback of rule {self.name} returned {type(answer).__name__}, not a bool or a text")
+        return Instead(self.mask * len(found), self.mask) if self.mask else Instead(self.replace)
+
+
+class Scanner:
+    """Rules, compiled together."""
+
+    def __init__(self, rules: Sequence[Rule]) -> None:
+        patterns = [rule.pattern for rule in rules]
+        self.rules = tuple(rules)
+        self.behind = max(pattern.behind for pattern in patterns)
+        self.longest = max(pattern.ahead for pattern in patterns)
+        self.sieve = re.compile(any_of(pattern.start for pattern in patterns))
+        self.whole = re.compile(any_of(pattern.exact for pattern in patterns))
+        self.cut = re.compile(any_of(pattern.cut for pattern in patterns))
+
+
+class Scan:
+    """One run's text on its way through a scanner. `applied` counts, by rule, what was found."""
+
+    def __init__(self, scanner: Scanner, run: Run) -> None:
+        self._scanner = scanner
+        self._run = run
+        self._text = ""
+        """What is undecided, and before it as much as rules look back."""
+        self._at = self._shown = 0
+        """Where in the text the undecided begins, and up to where it is out, or replaced."""
+        self._mask = ""
+        """What covers the last stretch that was replaced, if each of its characters is covered."""
+        self._free: dict[int, int] = {}
+        """From where on a rule may match again: its matches do not overlap each other."""
+        self.applied: Counter[str] = Counter()
+
+    @property
+    def held(self) -> int:
+        """How many characters wait."""
+        return len(self._text) - max(self._shown, self._at)
+
+    def feed(self, piece: str, *, final: bool = False) -> str:
+        """Take the next piece; return what may be shown by now. Raises StopRun, and what callbacks raise."""
+        self._text += piece
+        text, at = self._text, self._at
+        shown: list[str] = []
+        search = self._scanner.whole.search if final else self._scanner.sieve.search
+        while (found := search(text, at)) is not None:
+            at = found.start()
+            if at == len(text) or (not final and self._scanner.cut.match(text, at) is not None):
+                break
+            self._judge(at, shown)
+            at += 1
+        else:
+            at = len(text)
+        self._show(at, shown)
+        self._forget(at)
+        return "".join(shown)
+
+    def _judge(self, start: int, shown: list[str]) -> None:
+        """Do what the rules say about what begins here."""
+        for number, rule in enumerate(self._scanner.rules):
+            if start >= self._free.get(number, 0) and (end := rule.end(self._text, start)) > start:
+                self._free[number] = end
+                instead = rule.instead(self._text[start:end], self._run)
+                if instead is not None:
+                    self._apply(rule, start, end, instead, shown)
+
+    def _apply(self, rule: Rule, start: int, end: int, instead: Instead, shown: list[str]) -> None:
+        self.applied[rule.name] += 1
+        if rule.stop:
+            raise StopRun("content_filter")
+        if start >= self._shown:
+            self._show(start, shown)
+            shown.append(instead.text)
+            self._mask = instead.mask
+        elif end > self._shown:
+            shown.append(self._mask * (end - self._shown))
+        self._shown = max(self._shown, end)
+
+    def _show(self, end: int, shown: list[str]) -> None:
+        """Let the text go up to a place, but for what is replaced."""
+        if end > self._shown:
+            shown.append(self._text[self._shown : end])
+            self._shown = end
+
+    def _forget(self, at: int) -> None:
+        """Keep the text from a place on, and before it as much as rules look back."""
+        gone = max(at - self._scanner.behind, 0)
+        self._text = self._text[gone:]
+        self._at, self._shown = at - gone, self._shown - gone
+        if self._free:
+            self._free = {number: free - gone for number, free in self._free.items() if free > at}
