@@ -69,10 +69,9 @@ class Draft:
     answers_at: list[int] = field(default_factory=list)
     message: Sealed | None = None
 
-    @property
-    def only_text(self) -> bool:
-        """Whether it says nothing but text: it may be sent twice, a page's tool call should not."""
-        return len(self.actions) == len(self.text)
+    ends: bool = False
+    numbered: bool = True
+    """Whether all it says has a seq, by which a page knows it again: a bare action has none."""
 
 
 class Composer:
@@ -150,6 +149,7 @@ class Composer:
                 self._add_event(draft, entry.event)
             else:
                 draft.actions.append(entry.action)
+                draft.numbered = False
         if draft.actions:
             draft.message = self._message(draft, deliver)
         else:
@@ -162,6 +162,7 @@ class Composer:
         for position in draft.answers_at:
             self._mark_answer(len(self._said) + position)
         self._said += draft.text
+        self.ended = draft.ends
         self._held.clear()
 
     def _message(self, draft: Draft, deliver: bool) -> Sealed:
@@ -193,6 +194,7 @@ class Composer:
         draft.seq += 1
         if event["type"] == "function_call":
             draft.answers_at.append(len(draft.text))
+        draft.ends = event["type"] == "end"
         ids = {"threadId": self._run.thread_id, "runId": self._run.id, "seq": draft.seq}
         draft.actions.append(events.named_action({**event, **ids}, self._action_name, self._style))
 

@@ -50,10 +50,16 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._:+/=@-]{1,128}")
 
 def redact(text: str, secrets: Iterable[str] = ()) -> str:
     """Return `text` without `secrets` (also as JSON, repr or a URL write them) and without all that looks like one."""
-    for form in sorted({form for secret in secrets for form in _forms(secret)}, key=len, reverse=True):
-        text = text.replace(form, GONE)
+    text = conceal(text, secrets)
     for pattern, replacement in _PATTERNS:
         text = pattern.sub(replacement, text)
+    return text
+
+
+def conceal(text: str, secrets: Iterable[str]) -> str:
+    """Return `text` without `secrets`, also as JSON, repr or a URL write them; what only looks like one stays."""
+    for form in sorted({form for secret in secrets for form in _forms(secret)}, key=len, reverse=True):
+        text = text.replace(form, GONE)
     return text
 
 

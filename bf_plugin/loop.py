@@ -8,6 +8,7 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
+from bf_plugin.entrypoints import in_short
 from bf_plugin.logs import get_logger
 
 T = TypeVar("T")
@@ -17,7 +18,8 @@ class LoopThread:
     """Runs an asyncio loop. Request threads hand work over with `run` and `call`; nobody else touches the loop."""
 
     def __init__(self) -> None:
-        self._loop = asyncio.new_event_loop()
+        self._loop = _new_loop()
+        self._closing = False
         self._thread = threading.Thread(target=self._work, name="bf-loop", daemon=True)
         self._thread.start()
 
@@ -35,6 +37,7 @@ class LoopThread:
 
     def close(self) -> None:
         """Cancel what still runs and end the thread."""
+        self._closing = True
         if self._thread.is_alive():
             self.call(self._loop.stop)
             self._thread.join(timeout=10)
@@ -59,6 +62,21 @@ class LoopThread:
             except (KeyboardInterrupt, SystemExit) as error:
                 # Asyncio lets these out of a task. Who awaits it gets them too; the other runs must not stand still.
                 get_logger(__name__).error("%s was raised on the event loop", type(error).__name__, error=error)
+                if self._closing:  # the loop may have forgotten that it was to stop
+                    return None
+
+
+def _new_loop() -> asyncio.AbstractEventLoop:
+    """Return uvloop's loop where that is installed (extra `fast`), else asyncio's; no policy is touched."""
+    try:
+        import uvloop
+
+        loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
+    except Exception as error:
+        if not isinstance(error, ModuleNotFoundError) or error.name != "uvloop":
+            get_logger(__name__).warning("uvloop cannot be used, asyncio's loop is: %s", in_short(error))
+        return asyncio.new_event_loop()
+    return loop
 
 
 async def settled(future: Future[T]) -> T:

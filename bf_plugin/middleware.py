@@ -43,7 +43,10 @@ def mount(
 
 
 class Application:
-    """The mounted plugin. `start` and `close` may be called by hand; a forked child starts afresh."""
+    """The mounted plugin. `start` and `close` may be called by hand; a forked child starts afresh.
+
+    `host_app`, `name`, `settings` and `plugins` are what it was mounted with, to be read.
+    """
 
     def __init__(
         self,
@@ -55,15 +58,12 @@ class Application:
         has_host: bool = True,
         engines: Mapping[str, Engine] | None = None,
     ) -> None:
-        self._host_app = host_app
-        self._options: dict[str, Any] = {
-            "name": name,
-            "settings": settings,
-            "plugins": plugins,
-            "has_host": has_host,
-            "engines": engines,
-        }
-        self._limit = settings.body_limit
+        self.host_app = host_app
+        self.name = name
+        self.settings = settings
+        self.plugins = plugins
+        self._has_host = has_host
+        self._engines = engines
         # By process: one request starts the service, those beside it wait for that. A lock that was held when the
         # process forked stays locked in the child.
         self._locks: dict[int, threading.Lock] = {}
@@ -82,9 +82,9 @@ class Application:
             service = self._running()
             if service is not None and self._answers_our_call(service, environ):
                 return self._ours(service, environ, start_response)
-        else:
+        elif not environ.get(INNER):  # a call of ours, from `doctor` maybe, which must not drive runs
             self._wake()
-        response: Iterable[bytes] = self._host_app(environ, start_response)
+        response: Iterable[bytes] = self.host_app(environ, start_response)
         return response
 
     def start(self) -> None:
@@ -140,7 +140,14 @@ class Application:
         try:
             from bf_plugin.service import Service  # only now: it brings the database and HTTP libraries with it
 
-            self._service = Service(self._host_app, **self._options)
+            self._service = Service(
+                self.host_app,
+                name=self.name,
+                settings=self.settings,
+                plugins=self.plugins,
+                has_host=self._has_host,
+                engines=self._engines,
+            )
             self._failure = None
             atexit.register(self.close)
         except BFError as error:
@@ -166,7 +173,7 @@ class Application:
 
     def _answers_our_call(self, service: Service, environ: Environ) -> bool:
         """Tell whether a tool response is for a call of ours; its body is as it was afterwards."""
-        known = _length(environ, self._limit)
+        known = _length(environ, self.settings.body_limit)
         if environ.get("REQUEST_METHOD") != "POST" or known is None:
             return False
         length, whole = known

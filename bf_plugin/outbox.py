@@ -27,7 +27,7 @@ _SEAL_AGAIN = 1.0
 """Seconds until the journal is tried again with what ends a run."""
 
 _QUIET = 0.1
-"""Seconds without a further message after which one of text only is marked as accepted."""
+"""Seconds without a further message after which one is marked as accepted."""
 
 _NOWHERE: Place = (0, (0, 0))
 
@@ -73,7 +73,9 @@ class Outbox:
         self._released.set()
 
     def text(self, text: str, place: Place, sequence: int) -> None:
-        """Add text of the provider."""
+        """Add text of the provider; what comes after `discard` is not said any more."""
+        if self._closing:
+            return
         if self._surrogate or not text.isascii():
             text, self._surrogate = events.split_high_surrogate(self._surrogate + text)
         last = self._pending[-1] if self._pending else None
@@ -136,7 +138,8 @@ class Outbox:
         finally:
             self._over = True
             self._idle.set()
-            self._mark()
+            if not self.composer.ended:
+                self._mark()
 
     async def _guarded(self, turn: Awaitable[None]) -> bool:
         """Await `turn`; report what it raises. Returns False when nothing may follow."""
@@ -163,8 +166,8 @@ class Outbox:
         self._unmarked = None  # that another message follows it says as much
         self.composer.keep(draft, draft.message)
         await self._send(draft.message)
-        if self._delivery is not None and not draft.only_text:
-            self._mark()
+        if not draft.numbered:
+            self._mark()  # a page's tool call should not come twice
 
     async def _seal(self, message: Sealed, *, closing: bool) -> None:
         while True:

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import ExitStack
 from typing import Any
-from urllib.parse import urlsplit
 
 import falcon
 
@@ -29,7 +28,7 @@ from bf_plugin.lease import Lease, lend
 from bf_plugin.logs import get_logger
 from bf_plugin.loop import LoopThread
 from bf_plugin.messengers.host import HostMessenger
-from bf_plugin.messengers.port import Messenger
+from bf_plugin.messengers.port import Messenger, scheme_of
 from bf_plugin.pace import Pace
 from bf_plugin.plugins import load_plugins
 from bf_plugin.requests import check_assistants
@@ -143,7 +142,7 @@ class Service:
         urls = {"BF_MESSAGING_URL": settings.messaging_url}
         urls |= {f"apps.{name}.messaging_url": app.messaging_url for name, app in settings.apps.items()}
         for setting, url in urls.items():
-            if url is not None and _scheme(url) not in self._plugins.messengers:
+            if url is not None and scheme_of(url) not in self._plugins.messengers:
                 known = ", ".join(f"{scheme}://" for scheme in sorted(self._plugins.messengers)) or "none"
                 raise ConfigurationError(f"{setting}: no messenger is installed for its scheme; installed are: {known}")
 
@@ -167,11 +166,4 @@ class Service:
     def _messenger(self, record: RunRecord) -> Messenger | None:
         """Return who brings a run's messages to the gateway."""
         url = record.spec.messaging_url
-        return self._host_messenger if url is None else self._plugins.messengers.get(_scheme(url))
-
-
-def _scheme(url: str) -> str:
-    try:
-        return urlsplit(url).scheme
-    except ValueError:
-        return ""
+        return self._host_messenger if url is None else self._plugins.messengers.get(scheme_of(url))

@@ -6,8 +6,9 @@ A secret `X` may also come from a file named in `BF_X_FILE`. Applications may be
 from __future__ import annotations
 
 import os
+import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,7 +22,7 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from bf_plugin.errors import ConfigurationError
 
@@ -31,6 +32,14 @@ else:
     import tomli as tomllib
 
 SECRETS = ("api_keys", "openai_api_key", "secret_key")
+
+
+class BadSettings(ConfigurationError):
+    """Settings that cannot work: the name of each and what is wrong with it, never its value."""
+
+    def __init__(self, *problems: tuple[str, str]) -> None:
+        super().__init__("; ".join(f"{name}: {problem}" for name, problem in problems))
+        self.problems: Sequence[tuple[str, str]] = problems
 
 
 class AssistantSettings(BaseModel):
@@ -187,30 +196,42 @@ class Settings(BaseSettings):
 def load_settings(**values: Any) -> Settings:
     """Return the settings from the environment; `values` win.
 
-    Raises ConfigurationError that names each bad setting, without its value.
+    Raises BadSettings, which names each bad setting, without its value.
     """
     try:
         return Settings(**values)
     except ValidationError as error:
-        problems = [f"BF_{'_'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors()]
-        raise ConfigurationError("; ".join(problems)) from None
+        raise BadSettings(*(_problem(list(e["loc"]), e["msg"]) for e in error.errors())) from None
+    except SettingsError as error:  # a mapping in the environment has to be JSON
+        fields = re.findall(r'field "(\w+)"', str(error))
+        raise BadSettings(*((f"BF_{field.upper()}", "is not JSON") for field in fields)) from None
+
+
+def _problem(place: list[int | str], message: str) -> tuple[str, str]:
+    """Return the setting a place in `Settings` belongs to, and what is wrong: apps and plugins come from a file."""
+    if not place:
+        return "settings", message
+    if place[0] not in ("apps", "plugins"):
+        return f"BF_{str(place[0]).upper()}", message
+    return "BF_APPS_FILE", f"{'.'.join(map(str, place))}: {message}"
 
 
 def _read(path: Path, setting: str) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except OSError as error:
-        raise ConfigurationError(f"{setting}: cannot read {path}: {error.strerror}") from None
+        raise BadSettings((setting, f"cannot read {path}: {error.strerror}")) from None
+    except UnicodeDecodeError:
+        raise BadSettings((setting, f"{path} is not UTF-8 text")) from None
 
 
 def _read_toml(path: Path) -> Mapping[str, Any]:
     try:
         content: dict[str, Any] = tomllib.loads(_read(path, "BF_APPS_FILE"))
     except tomllib.TOMLDecodeError as error:
-        raise ConfigurationError(f"BF_APPS_FILE: {path} is not TOML: {error}") from None
+        raise BadSettings(("BF_APPS_FILE", f"{path} is not TOML: {error}")) from None
     unknown = sorted(set(content) - {"apps", "plugins"})
     if unknown:
-        raise ConfigurationError(
-            f"BF_APPS_FILE: unknown tables {', '.join(unknown)}; [apps.NAME] and [plugins.NAME] are read"
-        )
+        tables = f"unknown tables {', '.join(unknown)}; [apps.NAME] and [plugins.NAME] are read"
+        raise BadSettings(("BF_APPS_FILE", tables))
     return content

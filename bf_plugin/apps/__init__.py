@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
-from bf_plugin.apps.asked import AskedApps, ask_host, ask_remote
-from bf_plugin.apps.configured import ConfiguredApps
+from bf_plugin.apps.asked import Ask, AskAnswer, AskedApps, ask_host, ask_remote, made_up_key
+from bf_plugin.apps.configured import ConfiguredApps, listed_apps
 from bf_plugin.apps.port import App, Apps, key_digest
 from bf_plugin.errors import ConfigurationError
 from bf_plugin.host import HostCaller
 from bf_plugin.settings import Settings
 
-__all__ = ["App", "Apps", "AskedApps", "ConfiguredApps", "ask_host", "ask_remote", "create_apps", "key_digest"]
+__all__ = [
+    "App",
+    "Apps",
+    "Ask",
+    "AskAnswer",
+    "AskedApps",
+    "ConfiguredApps",
+    "ask_host",
+    "ask_remote",
+    "create_apps",
+    "key_digest",
+    "listed_apps",
+    "made_up_key",
+]
 
 
 def create_apps(settings: Settings, host_caller: HostCaller | None) -> Apps:

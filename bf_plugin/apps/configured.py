@@ -22,7 +22,7 @@ class ConfiguredApps:
 
     def __init__(self, settings: Settings) -> None:
         self._apps: dict[str, App] = {}
-        for source, app in _listed(settings):
+        for source, app in listed_apps(settings):
             other = self._apps.setdefault(key_digest(app.api_key), app)
             if other.id != app.id:
                 raise ConfigurationError(f"{source}: one of its keys is also another app's; keys tell apps apart")
@@ -35,8 +35,8 @@ class ConfiguredApps:
         return app
 
 
-def _listed(settings: Settings) -> Iterator[tuple[str, App]]:
-    """Yield each key as an app of its own, with the setting it stands in."""
+def listed_apps(settings: Settings) -> Iterator[tuple[str, App]]:
+    """Yield each configured key with its app, and the setting it stands in. ConfigurationError for an empty one."""
     for key in settings.names("api_keys"):
         yield "BF_API_KEYS", _app(key_digest(key), key, AppSettings(api_keys=[SecretStr(key)]), settings)
     for name, listed in settings.apps.items():

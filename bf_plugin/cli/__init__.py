@@ -9,6 +9,7 @@ import click
 COMMANDS = {
     "bench": "measures this installation",
     "demo": "a gateway, a page and a simulated provider: the whole thing, without keys",
+    "doctor": "is everything as a gateway needs it, and if not, what to do",
     "new-hook": "a distribution with hooks to begin with",
     "plugins": "what is installed, and what failed to load",
     "runs": "the journal, for operators: list, show, stop",

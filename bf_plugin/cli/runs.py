@@ -10,7 +10,8 @@ from typing import Any
 
 import click
 
-from bf_plugin.cli.serve import load_app, nothing_else
+from bf_plugin.cli.target import find_target
+from bf_plugin.cli.terminal import harmless
 from bf_plugin.diagnosis import Diagnosis, diagnose, duration
 from bf_plugin.dispatch.owner import Owner
 from bf_plugin.errors import BFError
@@ -18,7 +19,6 @@ from bf_plugin.events import events_in, step_texts
 from bf_plugin.journal import Journal, open_journal
 from bf_plugin.journal.overview import RunLine
 from bf_plugin.journal.sqlite import SqliteFile
-from bf_plugin.journal.store import default_url
 from bf_plugin.journal.writer import written
 from bf_plugin.settings import load_settings
 
@@ -58,7 +58,9 @@ class _Group(click.Group):
 
 
 @click.group(cls=_Group)
-@click.option("--app", "target", metavar="MODULE:ATTR", help="The host app, as given to serve: names the database.")
+@click.option(
+    "--app", "target", metavar="MODULE:ATTR", help="The host app, plain or mounted: tells settings and database."
+)
 @click.option("--name", help="The name given to mount(): names the database.")
 @click.pass_context
 def runs(ctx: click.Context, target: str | None, name: str | None) -> None:
@@ -66,8 +68,9 @@ def runs(ctx: click.Context, target: str | None, name: str | None) -> None:
 
     The database is that of BF_DATABASE_URL; else the one `serve` or mount() uses by itself in this directory.
     """
-    settings = load_settings()
-    url = settings.database_url or default_url(name, load_app(target) if target else nothing_else)
+    deployment = find_target(target, name)
+    settings = deployment.settings or load_settings()
+    url = settings.database_url or deployment.default_database
     journal = open_journal(url, settings.names("secret_key"), create=False)
     ctx.call_on_close(journal.close)
     if isinstance(journal.place, SqliteFile):
@@ -92,7 +95,7 @@ def list_(deployment: _Deployment, limit: int, stuck: bool) -> None:
     widths = [max(map(len, column)) for column in zip(_HEAD, *rows, strict=True)]
     for row in (_HEAD, *rows):
         line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        click.echo(_harmless(line.rstrip()))
+        click.echo(harmless(line.rstrip()))
 
 
 @runs.command()
@@ -177,9 +180,4 @@ def _show_content(journal: Journal, run_id: str) -> None:
 
 
 def _say(title: str, text: str) -> None:
-    click.echo(f"{title:10} {_harmless(text)}")
-
-
-def _harmless(text: str) -> str:
-    """Replace what could command a terminal: models write names, arguments and text."""
-    return "".join(letter if letter.isprintable() or letter == "\n" else "\ufffd" for letter in text)
+    click.echo(f"{title:10} {harmless(text)}")

@@ -36,9 +36,8 @@ class Jobs:
     def __init__(self, conninfo: str, queue: str, take: Callable[[str, int], Awaitable[None]]) -> None:
         self._conninfo = conninfo
         self._queue = queue
-        self._schema = "bf_jobs_" + re.sub(r"\W", "_", version("procrastinate"))
         connector = procrastinate.PsycopgConnector(
-            conninfo=conninfo, min_size=1, max_size=3, kwargs={"options": f"-c search_path={self._schema}"}
+            conninfo=conninfo, min_size=1, max_size=3, kwargs={"options": f"-c search_path={_schema()}"}
         )
         self._app = procrastinate.App(connector=connector)
         self._task: Any = self._app.task(name="take_over")(take)
@@ -46,18 +45,7 @@ class Jobs:
 
     def install(self) -> None:
         """Make Procrastinate's tables where they are missing. Raises JournalError."""
-        try:
-            with psycopg.connect(self._conninfo) as connection:
-                connection.execute("SELECT pg_advisory_xact_lock(%s)", [_LOCK])
-                if connection.execute("SELECT to_regnamespace(%s)", [self._schema]).fetchone() == (None,):
-                    connection.execute(f"CREATE SCHEMA {self._schema}".encode())
-                    connection.execute(f"SET LOCAL search_path TO {self._schema}".encode())
-                    connection.execute(SchemaManager.get_schema())
-        except psycopg.Error as error:
-            reason = next(iter(str(error).splitlines()), type(error).__name__)
-            raise JournalError(
-                f"cannot make the schema {self._schema}: {reason}; grant CREATE on the database to its user"
-            ) from None
+        install(self._conninfo)
 
     async def defer(self, run_id: str, epoch: int) -> None:
         """Offer a run to all processes, once for each epoch."""
@@ -106,6 +94,31 @@ class Jobs:
         manager = self._app.job_manager
         for job in await manager.get_stalled_jobs(queue=self._queue, seconds_since_heartbeat=seconds):
             await manager.finish_job(job, procrastinate.jobs.Status.ABORTED, delete_job=True)
+
+
+def install(conninfo: str, *, keep: bool = True) -> None:
+    """Make Procrastinate's tables where they are missing; without `keep` that is tried and undone.
+
+    Raises JournalError.
+    """
+    schema = _schema()
+    try:
+        with psycopg.connect(conninfo, connect_timeout=5) as connection:
+            connection.execute("SELECT pg_advisory_xact_lock(%s)", [_LOCK])
+            if connection.execute("SELECT to_regnamespace(%s)", [schema]).fetchone() == (None,):
+                connection.execute(f"CREATE SCHEMA {schema}".encode())
+                connection.execute(f"SET LOCAL search_path TO {schema}".encode())
+                connection.execute(SchemaManager.get_schema())
+            if not keep:
+                connection.rollback()
+    except psycopg.Error as error:
+        raise JournalError(
+            f"cannot make the schema {schema}: {_reason(error)}; grant CREATE on the database to its user"
+        ) from None
+
+
+def _schema() -> str:
+    return "bf_jobs_" + re.sub(r"\W", "_", version("procrastinate"))
 
 
 def _reason(error: BaseException) -> str:

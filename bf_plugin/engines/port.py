@@ -104,7 +104,8 @@ class Stream(Protocol):
         """Call `take` with events as they come, those of one network read together; the last is a `StepDone`.
 
         Returns after it. Raises ProviderError when the response fails or is lost. A connection that just ends is not an
-        end: the engine reconnects or polls by itself. Called once; cancelled when the run is broken off.
+        end: the engine reconnects or polls by itself. Called once; cancelled when the run is broken off, after which
+        `take` is not called any more.
         """
         ...
 

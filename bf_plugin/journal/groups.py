@@ -9,8 +9,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from concurrent.futures import Future
+from functools import partial
 from typing import Any
 
+from bf_plugin.journal.seals import Seal, seal_together
 from bf_plugin.journal.writer import Keyed, Outcome, Writer
 
 INTERVAL = 0.005
@@ -18,21 +20,21 @@ INTERVAL = 0.005
 
 
 class Groups:
-    """Jobs of one kind on their way to the writer."""
+    """Messages on their way to the writer."""
 
     def __init__(self, writer: Writer) -> None:
         self._writer = writer
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._waiting: list[tuple[Keyed, asyncio.Future[Any]]] = []
+        self._waiting: list[tuple[Seal, asyncio.Future[None]]] = []
         self._resting = False
 
-    def add(self, keyed: Keyed) -> asyncio.Future[Any]:
-        """Have a job carried out with the next group; the future has what it returned once that is committed."""
+    def add(self, seal: Seal) -> asyncio.Future[None]:
+        """Have a message sealed with the next group; the future is done once that is committed."""
         loop = asyncio.get_running_loop()
         if loop is not self._loop:  # the first, or after a fork or a test that had a loop of its own
             self._loop, self._waiting, self._resting = loop, [], False
-        future: asyncio.Future[Any] = loop.create_future()
-        self._waiting.append((keyed, future))
+        future: asyncio.Future[None] = loop.create_future()
+        self._waiting.append((seal, future))
         if not self._resting:
             self._resting = True
             loop.call_soon(self._begin, loop)  # after all that this turn of the loop seals
@@ -42,10 +44,16 @@ class Groups:
         if not self._waiting:
             self._resting = False
             return
-        group, self._waiting = self._waiting, []
+        group, self._waiting = sorted(self._waiting, key=_run_of), []
         loop.call_later(INTERVAL, self._begin, loop)
-        committed = self._writer.submit_all([keyed for keyed, _ in group])
+        seals = [seal for seal, _ in group]
+        committed = self._writer.submit_all([Keyed(seal.run_id, seal) for seal in seals], partial(seal_together, seals))
         committed.add_done_callback(lambda done: _hand_back(loop, [future for _, future in group], done))
+
+
+def _run_of(waiting: tuple[Seal, object]) -> str:
+    """Return what groups are in the order of: two processes that lock rows in one order do not lock each other out."""
+    return waiting[0].run_id
 
 
 def _hand_back(

@@ -7,19 +7,19 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from typing import Any
 
-from sqlalchemy import Connection, Engine, bindparam, insert, select, update
+from sqlalchemy import Connection, Engine, bindparam, select, update
 
 from bf_plugin.events import events_in
 from bf_plugin.journal.base import Base
-from bf_plugin.journal.fence import fence, fence_undecided
+from bf_plugin.journal.fence import fence
 from bf_plugin.journal.groups import Groups
 from bf_plugin.journal.prepared import Prepared
 from bf_plugin.journal.records import Sealed, Source
+from bf_plugin.journal.seals import Seal
 from bf_plugin.journal.tables import messages
 from bf_plugin.journal.vault import Box, Vault
-from bf_plugin.journal.writer import Keyed, Writer
+from bf_plugin.journal.writer import Writer
 
-_SEAL = Prepared(insert(messages))
 _SETTLE = Prepared(
     update(messages)
     .where(messages.c.run_id == bindparam("in_run"), messages.c.number == bindparam("at"))
@@ -80,9 +80,8 @@ class RunLog:
 
         Raises Fenced, and Decided when the run has an outcome and this is not part of its `closing`.
         """
-        run_id, epoch = self._run_id, self._epoch
         row = {
-            "run_id": run_id,
+            "run_id": self._run_id,
             "number": message.number,
             "first_seq": message.first_seq,
             "last_seq": message.last_seq,
@@ -90,15 +89,7 @@ class RunLog:
             "state": "sealed" if message.deliver else "undelivered",
             "data_sealed": self._box.seal((message.body, message.sources), message.number),
         }
-
-        def job(connection: Connection) -> None:
-            if closing:
-                fence(connection, run_id, epoch)
-            else:
-                fence_undecided(connection, run_id, epoch, progress=True)
-            _SEAL.execute(connection, row)
-
-        return self._groups.add(Keyed(run_id, job))
+        return self._groups.add(Seal(self._run_id, self._epoch, closing, row))
 
     def settle(self, number: int, state: str) -> Future[None]:
         """Mark a message `accepted` or `undelivered`. Raises Fenced.

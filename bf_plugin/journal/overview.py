@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import case, func, select
+from sqlalchemy import case, exists, func, select
 
 from bf_plugin.items import Message
 from bf_plugin.journal.base import Base
@@ -91,8 +91,9 @@ class Overview(Base):
         """Return how many messages a run has, by their state."""
         mine = messages.c.run_id == run_id
         newest = select(func.max(messages.c.number)).where(mine).scalar_subquery()
-        # None is sealed before the one before it was accepted.
-        followed = (messages.c.state == "sealed") & (messages.c.number < newest)
+        ended = exists().where(runs.c.id == run_id, runs.c.state == "ended")
+        # None is sealed before the one before it was accepted, and no run ended before its last was.
+        followed = (messages.c.state == "sealed") & ((messages.c.number < newest) | ended)
         state = case((followed, "accepted"), else_=messages.c.state).label("state")
         query = select(state, func.count().label("number")).where(mine).group_by(state)
         return {row.state: row.number for row in self._rows(query)}

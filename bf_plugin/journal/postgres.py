@@ -31,7 +31,14 @@ class PostgresServer:
     """Where the database is. `conninfo` is for libpq and holds the password: not for logs."""
 
     def __init__(self, url: URL) -> None:
+        self.url = url
         self.conninfo = url.set(drivername="postgresql").render_as_string(hide_password=False)
+
+    def __str__(self) -> str:
+        """Return host and database, without user and password."""
+        hosts = self.url.query.get("host", ())
+        host = self.url.host or (hosts if isinstance(hosts, str) else ",".join(hosts)) or "the default host"
+        return f"{self.url.database or 'the default database'} at {host}"
 
     def listen(self) -> Listener:
         """Return a listener for signals."""
@@ -76,9 +83,9 @@ class Listener:
             connection.close()
 
 
-def postgres_engines(url: URL) -> tuple[Engine, Engine]:
+def postgres_engines(server: PostgresServer) -> tuple[Engine, Engine]:
     """Return an engine for the writer and one for readers. Raises ConfigurationError when the extra is missing."""
-    url = url.set(drivername="postgresql+psycopg")
+    url = server.url.set(drivername="postgresql+psycopg")
     try:
         writers = create_engine(url, pool_size=1, max_overflow=0, connect_args=_CONNECT)
         readers = create_engine(

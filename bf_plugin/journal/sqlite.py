@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
+import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from sqlalchemy import Engine, create_engine, event
 
 from bf_plugin.errors import ConfigurationError
 
-_BUSY_MS = 10_000
+_BUSY = 10.0
+"""Seconds to wait for another writer."""
 
 
 class SqliteFile:
@@ -24,6 +26,15 @@ class SqliteFile:
         self.path = path
         self.owner: str | None = None
         """This process's own mark, once it drives runs: it need not be woken."""
+
+    def __str__(self) -> str:
+        """Return the path."""
+        return str(self.path)
+
+    @property
+    def key_file(self) -> Path:
+        """Where the secret key lies that was made by itself."""
+        return self.path.with_name(self.path.name + ".key")
 
     @property
     def lock_folder(self) -> Path:
@@ -54,17 +65,43 @@ def make_folder(path: Path) -> None:
 
 def sqlite_engines(path: Path) -> tuple[Engine, Engine]:
     """Return an engine for the writer and one for readers."""
-    return _engine(path, "BEGIN IMMEDIATE"), _engine(path, "BEGIN")
+    pragmas = ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON")
+    return _engine(path, "BEGIN IMMEDIATE", _BUSY, pragmas), _engine(path, "BEGIN", _BUSY, pragmas)
 
 
-def _engine(path: Path, begin: str) -> Engine:
+def visiting_engine(path: Path, busy: float) -> Engine:
+    """Return an engine that leaves the file as it is until it writes; it waits `busy` seconds for other writers."""
+    return _engine(path, "BEGIN IMMEDIATE", busy, ())
+
+
+def try_folder(folder: Path) -> None:
+    """Make a database in a folder, as ours are, and remove it. Raises ConfigurationError where that cannot be done."""
+    try:
+        with (
+            tempfile.TemporaryDirectory(prefix=".bf-doctor-", dir=folder) as name,
+            contextlib.closing(sqlite3.connect(Path(name) / "try.db", isolation_level=None)) as connection,
+        ):
+            if connection.execute("PRAGMA journal_mode=WAL").fetchone()[0] != "wal":
+                raise ConfigurationError(
+                    f"{folder} has no shared memory for SQLite: put BF_DATABASE_URL on a local disk"
+                )
+            connection.execute("CREATE TABLE try AS SELECT zeroblob(65536)")
+    except OSError as error:
+        raise ConfigurationError(
+            f"BF_DATABASE_URL: {folder} cannot be written by this user: {error.strerror}"
+        ) from None
+    except sqlite3.Error as error:
+        raise ConfigurationError(f"BF_DATABASE_URL: {folder} takes no SQLite database: {error}") from None
+
+
+def _engine(path: Path, begin: str, busy: float, pragmas: Sequence[str]) -> Engine:
     """Return an engine whose transactions start with `begin`, not when pysqlite guesses (SQLAlchemy docs)."""
-    engine = create_engine(f"sqlite:///{path}", connect_args={"check_same_thread": False, "timeout": _BUSY_MS / 1000})
+    engine = create_engine(f"sqlite:///{path}", connect_args={"check_same_thread": False, "timeout": busy})
 
     @event.listens_for(engine, "connect")
     def _connected(connection: sqlite3.Connection, _: Any) -> None:
         connection.isolation_level = None
-        for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
+        for pragma in pragmas:
             connection.execute(f"PRAGMA {pragma}")
 
     @event.listens_for(engine, "begin")

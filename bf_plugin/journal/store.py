@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from pathlib import Path
 
-from sqlalchemy import URL, Engine, make_url
+from sqlalchemy import Engine, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
 from bf_plugin.errors import ConfigurationError
@@ -24,14 +24,16 @@ from bf_plugin.journal.schema import prepare
 from bf_plugin.journal.sqlite import SqliteFile, make_folder, sqlite_engines
 from bf_plugin.journal.steps import StepStore
 from bf_plugin.journal.threads import ThreadStore
-from bf_plugin.journal.vault import Vault, key_beside
+from bf_plugin.journal.vault import Vault, key_in
 from bf_plugin.journal.writer import Writer, explain, written
+
+Place = SqliteFile | PostgresServer
 
 
 class Journal:
     """The database: `runs`, `steps`, `log` and so on are its parts. `place` is where it lies."""
 
-    def __init__(self, writers: Engine, readers: Engine, vault: Vault, place: SqliteFile | PostgresServer) -> None:
+    def __init__(self, writers: Engine, readers: Engine, vault: Vault, place: Place) -> None:
         self.place = place
         self.vault = vault
         self._engines = (writers, readers)
@@ -66,41 +68,48 @@ def open_journal(url: str, secret_keys: Sequence[str] = (), *, create: bool = Tr
 
     Raises ConfigurationError for a URL that cannot work, JournalError when the database fails.
     """
+    place = place_of(url)
+    if isinstance(place, SqliteFile):
+        return _open_sqlite(place, secret_keys, create)
+    vault = Vault(shared_keys(secret_keys))
+    return _prepared(postgres_engines(place), vault, place, create)
+
+
+def place_of(url: str) -> Place:
+    """Return what an SQLAlchemy URL names, without looking there. Raises ConfigurationError for what cannot work."""
     try:
         parsed = make_url(url)
     except ArgumentError:
         raise ConfigurationError("BF_DATABASE_URL: not a database URL such as sqlite:////var/lib/app/bf.db") from None
     if parsed.drivername.partition("+")[0] in ("postgresql", "postgres"):
-        return _open_postgres(parsed, secret_keys, create)
+        return PostgresServer(parsed)
     if parsed.get_backend_name() != "sqlite":
         raise ConfigurationError("BF_DATABASE_URL: only sqlite:/// and postgresql:// are supported")
-    return _open_sqlite(parsed, secret_keys, create)
-
-
-def _open_sqlite(url: URL, secret_keys: Sequence[str], create: bool) -> Journal:
-    if not url.database or url.database == ":memory:":
+    if not parsed.database or parsed.database == ":memory:":
         raise ConfigurationError("BF_DATABASE_URL: an SQLite file is needed; memory does not survive and is not shared")
-    path = Path(url.database).absolute()
-    if not create and not path.exists():
-        raise ConfigurationError(f"there is no journal at {path}: set BF_DATABASE_URL to where it is")
-    make_folder(path)
-    vault = Vault(secret_keys or [key_beside(path)])
-    return _prepared(sqlite_engines(path), vault, SqliteFile(path), create)
+    return SqliteFile(Path(parsed.database).absolute())
 
 
-def _open_postgres(url: URL, secret_keys: Sequence[str], create: bool) -> Journal:
+def shared_keys(secret_keys: Sequence[str]) -> Sequence[str]:
+    """Return the secret keys of a database on a server. Raises ConfigurationError where none is set."""
     if not secret_keys:
         raise ConfigurationError(
             "BF_SECRET_KEY: needed with postgresql://, the same for all processes; make one with "
             "python -c 'from cryptography.fernet import Fernet; print(Fernet.generate_key().decode())'"
         )
-    vault = Vault(secret_keys)
-    return _prepared(postgres_engines(url), vault, PostgresServer(url), create)
+    return secret_keys
 
 
-def _prepared(
-    engines: tuple[Engine, Engine], vault: Vault, place: SqliteFile | PostgresServer, create: bool
-) -> Journal:
+def _open_sqlite(place: SqliteFile, secret_keys: Sequence[str], create: bool) -> Journal:
+    path = place.path
+    if not create and not path.exists():
+        raise ConfigurationError(f"there is no journal at {path}: set BF_DATABASE_URL to where it is")
+    make_folder(path)
+    vault = Vault(secret_keys or [key_in(place.key_file)])
+    return _prepared(sqlite_engines(path), vault, place, create)
+
+
+def _prepared(engines: tuple[Engine, Engine], vault: Vault, place: Place, create: bool) -> Journal:
     try:
         with engines[0].begin() as connection:
             prepare(connection, create=create)

@@ -96,12 +96,11 @@ def _derived(key: bytes, run_id: str) -> bytes:
     return HKDF(SHA256(), length=32, salt=None, info=b"bf_plugin messages of " + run_id.encode()).derive(key)
 
 
-def key_beside(database: Path) -> str:
-    """Return the key in `<database>.key`, made on first use, readable by its owner only.
+def key_in(path: Path) -> str:
+    """Return the key in a file beside the database, made on first use, readable by its owner only.
 
     Several processes may boot together: the file is written whole under another name and linked, which only one wins.
     """
-    path = database.with_name(database.name + ".key")
     if not path.exists():
         draft = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
         descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

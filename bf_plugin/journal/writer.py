@@ -48,11 +48,15 @@ class Keyed:
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """Jobs that were queued together, each with an outcome of its own; `alone`: the future has the one job's."""
+    """Jobs that were queued together, in the order of their keys, each with an outcome of its own.
+
+    `alone`: the future has the one job's. `together` carries all of them out at once, or returns False.
+    """
 
     jobs: Sequence[Keyed]
     future: Future[Any]
-    alone: bool
+    alone: bool = False
+    together: Callable[[Connection], bool] | None = None
 
     def settle(self, outcomes: list[Outcome]) -> None:
         """Tell whoever waits."""
@@ -70,7 +74,7 @@ class _Failing(Exception):
 class _InDoubt(Exception):
     """The commit of a transaction was not answered."""
 
-    def __init__(self, transaction: str, outcomes: list[Outcome], cause: DBAPIError) -> None:
+    def __init__(self, transaction: str, outcomes: list[list[Outcome]], cause: DBAPIError) -> None:
         super().__init__(transaction)
         self.transaction = transaction
         self.outcomes = outcomes
@@ -100,13 +104,14 @@ class Writer:
         self._put(_Entry([Keyed(key, job)], future, alone=True))
         return future
 
-    def submit_all(self, jobs: Sequence[Keyed]) -> Future[list[Outcome]]:
-        """Queue jobs that are committed together; the future has their outcomes, in the same order, after that.
+    def submit_all(self, jobs: Sequence[Keyed], together: Callable[[Connection], bool]) -> Future[list[Outcome]]:
+        """Queue jobs, in the order of their keys; the future has their outcomes after the commit.
 
-        Raises (through the future) JournalError when the transaction failed.
+        `together` carries all of them out at once and returns True, or False when it has changed nothing: then they are
+        carried out one by one. Raises (through the future) JournalError when the transaction failed.
         """
         future: Future[list[Outcome]] = Future()
-        self._put(_Entry(jobs, future, alone=False))
+        self._put(_Entry(jobs, future, together=together))
         return future
 
     def close(self) -> None:
@@ -149,34 +154,31 @@ class Writer:
         return group, True
 
     def _commit(self, group: list[_Entry]) -> None:
-        jobs = [keyed for entry in group for keyed in entry.jobs]
         # Two processes that lock rows in the same order do not lock each other out.
-        order = sorted(range(len(jobs)), key=lambda place: jobs[place].key)
+        group.sort(key=lambda entry: entry.jobs[0].key)
         try:
-            outcomes = self._insist([jobs[place].job for place in order])
+            outcomes = self._insist(group)
         except Exception as error:
             problem = explain(error)
             for entry in group:
                 entry.future.set_exception(problem)
             return
-        placed = iter([outcome for _, outcome in sorted(zip(order, outcomes, strict=True), key=lambda pair: pair[0])])
-        for entry in group:
-            entry.settle([next(placed) for _ in entry.jobs])
+        for entry, outcome in zip(group, outcomes, strict=True):
+            entry.settle(outcome)
 
-    def _insist(self, jobs: Sequence[Job]) -> list[Outcome]:
+    def _insist(self, group: Sequence[_Entry]) -> list[list[Outcome]]:
         """Carry out a group, again if need be; return what came of each job."""
         tries = pauses(OUTAGE)
         doubt: _InDoubt | None = None
-        attempt = _attempt
-        said = False
+        apart = said = False
         while True:
             try:
                 if doubt is not None and self._happened(doubt):
                     return doubt.outcomes
                 doubt = None
-                return self._transact(jobs, attempt)
+                return self._transact(group, apart)
             except _Failing:
-                attempt = _attempt_apart
+                apart = True
                 continue
             except _InDoubt as error:
                 doubt, problem = error, error.cause
@@ -186,15 +188,15 @@ class Writer:
             if pause is None:
                 raise problem
             if not said:
-                self._log.warning("%d writes are tried again: %s", len(jobs), explain(problem))
+                self._log.warning("%d writes are tried again: %s", len(group), explain(problem))
             said = True
             time.sleep(pause)
 
-    def _transact(self, jobs: Sequence[Job], attempt: Callable[[Connection, Job], Outcome]) -> list[Outcome]:
+    def _transact(self, group: Sequence[_Entry], apart: bool) -> list[list[Outcome]]:
         try:
             connection = self._connection = self._connection or self._engine.connect()
             transaction = connection.begin()
-            outcomes = [attempt(connection, job) for job in jobs]
+            outcomes = [_carried_out(connection, entry, apart) for entry in group]
             owners = signalled(connection)
             name = transaction_id(connection)
             try:
@@ -235,6 +237,13 @@ def written(future: Future[T], seconds: float = 30.0) -> T:
             with contextlib.suppress(FutureTimeoutError):
                 return future.result(seconds)  # under way: sqlite3 gives it up by itself
         raise JournalError(f"the journal took no write within {seconds:g} s: see what keeps its disk busy") from None
+
+
+def _carried_out(connection: Connection, entry: _Entry, apart: bool) -> list[Outcome]:
+    attempt = _attempt_apart if apart else _attempt
+    if entry.together is not None and not apart and _attempt(connection, entry.together)[0]:
+        return [(None, None)] * len(entry.jobs)
+    return [attempt(connection, keyed.job) for keyed in entry.jobs]
 
 
 def _attempt(connection: Connection, job: Job) -> Outcome:
@@ -295,5 +304,6 @@ _ADVICE = {
     "locked": "another program keeps a write transaction open on it; end that program",
     "readonly": "make the file and its folder writable for this user, or set BF_DATABASE_URL",
     "disk I/O": "its disk is failing or full",
+    "not a database": "another program's file lies there: correct BF_DATABASE_URL",
     "malformed": "restore it from a backup, or move it away to start afresh",
 }

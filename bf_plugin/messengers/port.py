@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -38,6 +39,14 @@ class Messenger(Protocol):
     async def aclose(self) -> None:
         """Close connections."""
         ...
+
+
+def scheme_of(url: str) -> str:
+    """Return the scheme of a messaging URL, by which its messenger is found; empty where it has none."""
+    try:
+        return urlsplit(url).scheme
+    except ValueError:
+        return ""
 
 
 _encode = msgspec.json.Encoder().encode

@@ -139,6 +139,13 @@ def test_request_id(deployed: Deployment, caplog: pytest.LogCaptureFixture) -> N
     assert any("trace.1:2/3" in record.getMessage() for record in caplog.records if record.name.startswith("bf_plugin"))
 
 
+def test_a_long_request_id(deployed: Deployment) -> None:
+    """128 characters are well-formed."""
+    answer = deployed.post("/stop", {}, headers={"X-Request-ID": "x" * 128})
+
+    assert answer.json()["data"]["requestId"] == answer.headers["X-Request-ID"] == "x" * 128
+
+
 @pytest.mark.parametrize("name", ["", "a b", "x" * 129, "a;b", '{"a":1}', "sk-abcdefghijklmnop", "BFAPI_abc"])
 def test_bad_request_id(deployed: Deployment, name: str) -> None:
     """One that is not well-formed is replaced by one of ours."""
@@ -244,11 +251,20 @@ def test_other_messages_without_key(deployed: Deployment, status: int) -> None:
     assert "sk-te" not in answer.text
 
 
-def test_retry_after_of_the_provider(deployed: Deployment) -> None:
-    """A rate limit is passed on with the provider's own `Retry-After`."""
-    answer = refusing(deployed, 429, stream=True, key=PROVIDER_KEY, retry_after=7)
+@pytest.mark.parametrize(("said", "passed_on"), [(7, "7"), (1.2, "2"), (0.1, "1")])
+def test_retry_after_of_the_provider(deployed: Deployment, said: float, passed_on: str) -> None:
+    """A rate limit is passed on with the provider's own `Retry-After`, in whole seconds that are not too few."""
+    answer = refusing(deployed, 429, stream=False, key=PROVIDER_KEY, retry_after=said)
 
-    assert (answer.status_code, answer.headers["Retry-After"]) == (429, "7")
+    assert (answer.status_code, answer.headers["Retry-After"]) == (429, passed_on)
+
+
+def test_a_thread_that_the_provider_holds(deployed: Deployment) -> None:
+    """The provider's own 409 is that of a busy thread: it can be tried again."""
+    answer = refusing(deployed, 409, stream=False, key=PROVIDER_KEY)
+
+    assert (answer.status_code, answer.json()["name"]) == (409, "Conflict")
+    assert int(answer.headers["Retry-After"]) >= 1
 
 
 def test_refused_key_of_the_simulator(deploy: Deploy) -> None:

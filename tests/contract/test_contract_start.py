@@ -178,6 +178,20 @@ def test_every_channel(deployed: Deployment) -> None:
     assert {tuple(attempt.channels) for attempt in deployed.gateway.attempts} == {("alone",)}
 
 
+def test_as_much_as_is_allowed(deployed: Deployment) -> None:
+    """20 channels of 200 characters and 100 messages are taken, and all of them used."""
+    deployed.provider.script("Hello")
+    channels = [f"{number:0200}" for number in range(20)]
+    messages = [{"role": "user", "content": str(number)} for number in range(100)]
+
+    answer = deployed.post("", {**deployed.body(messages=messages), "channels": channels})
+
+    assert answer.status_code == 201, answer.text
+    deployed.events(answer.json())
+    assert {tuple(attempt.channels) for attempt in deployed.gateway.attempts} == {tuple(channels)}
+    assert [item["content"][0]["text"] for item in deployed.asked[0]["input"]] == [str(n) for n in range(100)]
+
+
 # -- the app key
 
 
@@ -512,6 +526,17 @@ def test_provider_args(deployed: Deployment) -> None:
     asked = asked_with(deployed, providerArgs=args)
 
     assert {name: asked[name] for name in args} == args
+
+
+def test_provider_args_beside_the_payload(deployed: Deployment) -> None:
+    """They may stand beside `payload` too, as the published field does; what is in it counts more."""
+    deployed.provider.script("Hello")
+    args = {"service_tier": "flex", "max_tool_calls": 3}
+    body = deployed.body(stream=False, providerArgs={"max_tool_calls": 5})
+
+    assert deployed.post("", {**body, "providerArgs": args}).status_code == 200
+
+    assert (deployed.asked[0]["service_tier"], deployed.asked[0]["max_tool_calls"]) == ("flex", 5)
 
 
 def test_messages(deployed: Deployment) -> None:

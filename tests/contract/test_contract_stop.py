@@ -403,6 +403,7 @@ def test_stop_in_the_tool_loop_is_no_more_steps(deploy: Deploy) -> None:
     deployed.provider.script([call("slow")], "never asked for")
     run = deployed.start(tools=[{"type": "function", "function": {"name": "slow"}}])
     assert started.wait(10)
+    deployed.gateway.wait_for(lambda: deployed.gateway.events(run_id=run["runId"], type="function_call"))
 
     deployed.stop(run)
     events = deployed.events(run)

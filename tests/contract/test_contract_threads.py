@@ -76,6 +76,71 @@ def test_busy(deployed: Deployment) -> None:
     assert deployed.poll(thread_id=run["threadId"])["status"] == "done"
 
 
+def busy(deployed: Deployment, gate: Gate) -> dict[str, Any]:
+    """Start a run that waits at `gate` between "one " and "two"."""
+    deployed.provider.script(text("one ", gate, "two"))
+    run = deployed.start("First")
+    gate.wait_reached()
+    deployed.wait_for_text(run, "one ")
+    return run
+
+
+def test_enqueue(deploy: Deploy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An operator may let starts on a busy thread run one after the other, each with what was said before it."""
+    monkeypatch.setattr("bf_plugin.runs.ACCEPT_PATIENCE", 0.05)
+    deployed, gate = deploy(thread_busy="enqueue"), Gate()
+    first = busy(deployed, gate)
+
+    second = deployed.start("Second", thread_id=first["threadId"])
+    third = deployed.start("Third", thread_id=first["threadId"])
+
+    assert len(deployed.asked) == 1
+    assert {event["runId"] for event in deployed.gateway.events()} == {first["runId"]}
+    deployed.provider.script("the second", "the third")
+    gate.release()
+    assert [event["finish_reason"] for event in deployed.events(third) if event["type"] == "end"] == ["stop"]
+    ended = [event["runId"] for event in deployed.gateway.events(type="end")]
+    assert ended == [first["runId"], second["runId"], third["runId"]]
+    assert [words for _, words in said(deployed)] == ["First", "one two", "Second", "the second", "Third"]
+
+
+def test_stop_of_a_queued_run(deploy: Deploy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It ends at once, asks the provider nothing, and does not hold up those behind it, however slow its page is."""
+    monkeypatch.setattr("bf_plugin.runs.ACCEPT_PATIENCE", 0.05)
+    deployed, gate = deploy(thread_busy="enqueue"), Gate()
+    first = busy(deployed, gate)
+    second = deployed.start("Second", thread_id=first["threadId"])
+    third = deployed.start("Third", thread_id=first["threadId"])
+
+    deployed.gateway.fault("hang")
+    assert deployed.stop(second)["status"] == "cancelled"
+    deployed.gateway.wait_for(lambda: [one for one in deployed.gateway.attempts if one.answered_at is None])
+    deployed.provider.script("the third")
+    gate.release()
+
+    assert deployed.events(third)[-1]["finish_reason"] == "stop"
+    assert [words for _, words in said(deployed)] == ["First", "one two", "Third"]
+    assert deployed.gateway.events(run_id=second["runId"]) == []
+    deployed.gateway.release()
+    assert deployed.events(second)[-1]["finish_reason"] == "cancelled"
+    assert len(deployed.asked) == 2
+
+
+def test_interrupt(deploy: Deploy) -> None:
+    """An operator may let a start stop the present run first; the model is told how far that one came."""
+    deployed = deploy(thread_busy="interrupt")
+    first = busy(deployed, Gate())
+    deployed.provider.script("the second")
+
+    second = deployed.start("Second", thread_id=first["threadId"])
+
+    assert deployed.events(second)[-1]["finish_reason"] == "stop"
+    ends = [(event["runId"], event["finish_reason"]) for event in deployed.gateway.events(type="end")]
+    assert ends == [(first["runId"], "cancelled"), (second["runId"], "stop")]
+    assert deployed.stop(first)["status"] == "already_cancelled"
+    assert [words for _, words in said(deployed)] == ["First", "one ", "Second"]
+
+
 def test_start_right_after_end(deployed: Deployment) -> None:
     """Whoever has seen `end` may start again at once."""
     deployed.provider.brain = lambda request: f"{len(request.user_texts)}"

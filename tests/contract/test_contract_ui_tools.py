@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from bf_plugin import RunDraft, hookimpl
 from bf_plugin.testing.deployment import APP_KEY, Deployment
 from bf_plugin.testing.gateway import RecordingGateway
 from bf_plugin.testing.provider import Gate, call, text
@@ -112,6 +113,31 @@ def test_only_listed_tools(deployed: Deployment) -> None:
     assert outputs(deployed)[0].startswith("Error: ")
 
 
+def test_a_name_is_needed(deployed: Deployment) -> None:
+    """`ui_` alone is no browser tool: nothing would be left of its name. It may be listed like any other."""
+    deployed.provider.script([call("ui_", {})], "Done")
+
+    assert deployed.poll(tools=[tool("ui_")])["status"] == "done"
+    assert deployed.gateway.actions("llmToolCall") == []
+
+
+def test_polling_runs_have_no_page(deploy: Deploy) -> None:
+    """Where a hook offers a `ui_` tool to a run that polls, the model is told that there is no such tool."""
+
+    class Offering:
+        @hookimpl
+        def before_run(self, run: RunDraft) -> None:
+            run.tools.append({"type": "function", "name": "ui_show", "parameters": SHOW})
+
+    deployed = deploy(plugins=[Offering()], ui_tool_timeout=0.05)
+    deployed.provider.script([call("ui_show", {"colour": "red"})], "Done")
+
+    assert deployed.poll()["status"] == "done"
+
+    assert outputs(deployed)[0].startswith("Error: unknown tool ui_show")
+    assert deployed.gateway.attempts == []
+
+
 # -- arguments
 
 
@@ -168,6 +194,18 @@ def test_refused_schemas(deployed: Deployment, key: str, nested: bool) -> None:
 
     assert list(error["errors"]) == ["payload.tools.0.function.parameters"]
     assert key in error["message"]
+
+
+@pytest.mark.parametrize("keyword", ["anyOf", "prefixItems"])
+def test_refused_schemas_in_lists(deployed: Deployment, keyword: str) -> None:
+    """A schema is looked through to its last corner, lists of schemas too."""
+    hidden = {keyword: [{"type": "object", "properties": {"x_calc": {"type": "string"}}}]}
+
+    error = deployed.refused(
+        400, deployed.body(tools=[tool(parameters={"type": "object", "properties": {"a": hidden}})])
+    )
+
+    assert "x_calc" in error["errors"]["payload.tools.0.function.parameters"]
 
 
 def test_other_tools_may_have_such_properties(deployed: Deployment) -> None:

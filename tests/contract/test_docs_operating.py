@@ -13,10 +13,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
+from click.testing import CliRunner
 from pydantic import BaseModel
 
 import bf_plugin
+from bf_plugin.checkup.finding import PARTS
+from bf_plugin.checkup.gateway import ACTION
+from bf_plugin.cli import COMMANDS, main
+from bf_plugin.cli.doctor import doctor
 from bf_plugin.errors import NAMES
 from bf_plugin.openapi import document
 from bf_plugin.settings import SECRETS, AppSettings, AssistantSettings, Settings, load_settings
@@ -152,6 +158,25 @@ def test_every_path_is_listed() -> None:
     }
     section = PAGE.partition("## What is served")[2].partition("\n## ")[0]
     assert set(re.findall(r"`((?:GET|POST|DELETE) /\S+)`", section)) == described
+
+
+def test_every_command_is_listed() -> None:
+    """The table of commands is that of `bf-plugin --help`, and each command is there."""
+    section = PAGE.partition("## Commands")[2].partition("\n### ")[0]
+    assert re.findall(r"^\| `bf-plugin (\w+)` \|", section, re.MULTILINE) == sorted(COMMANDS)
+    modules = {path.stem for path in (PACKAGE / "cli").glob("*.py")}
+    assert set(COMMANDS) <= modules
+    for name in COMMANDS:
+        assert CliRunner().invoke(main, [name, "--help"]).exit_code == 0
+
+
+def test_the_doctors_options_are_listed() -> None:
+    """The page's table has those that the command takes, with the advice on each."""
+    section = PAGE.partition("### Checking an installation")[2].partition("\n## ")[0]
+    options = {option.opts[0] for option in doctor.params if isinstance(option, click.Option)}
+    assert set(re.findall(r"^\| `(--[\w-]+)", section, re.MULTILINE)) == options
+    assert ACTION in section
+    assert [word for word in PARTS if f"| {word} |" in section] == list(PARTS)
 
 
 def codes_in(source: str) -> set[str]:

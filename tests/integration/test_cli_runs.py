@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+import types
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
-from bf_plugin import Toolbox
+from bf_plugin import Settings, Toolbox, mount
 from bf_plugin.cli import main
 from bf_plugin.testing.deployment import APP_KEY, PROVIDER_KEY, Deployment
 from bf_plugin.testing.provider import Gate, call, text
@@ -170,6 +172,20 @@ def test_the_default_journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     result = CliRunner().invoke(main, ["runs", "--name", "portal", "list"])
 
     assert f"there is no journal at {tmp_path / 'bf_plugin' / 'portal.db'}" in result.output
+
+
+def test_the_journal_of_a_mounted_app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`--app` may name an app that has the plugin mounted: then its own settings and name say where to look."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    monkeypatch.delenv("BF_DATABASE_URL", raising=False)
+    module = types.ModuleType("gateway_of_this_test")
+    module.named = mount(print, name="portal", settings=Settings())  # type: ignore[attr-defined]
+    module.placed = mount(print, settings=Settings(database_url=f"sqlite:///{tmp_path}/bf.db"))  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+
+    for attribute, place in (("named", tmp_path / "bf_plugin" / "portal.db"), ("placed", tmp_path / "bf.db")):
+        result = CliRunner().invoke(main, ["runs", "--app", f"{module.__name__}:{attribute}", "list"])
+        assert f"there is no journal at {place}" in result.output
 
 
 def test_another_secret_key(deployed: Deployment) -> None:

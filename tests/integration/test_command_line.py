@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-import logging
-import os
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,18 +19,7 @@ def application(environ, start_response):
 """
 
 
-@pytest.fixture(autouse=True)
-def _alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    """Run in an empty directory, whatever the developer's environment says; logging is as before afterwards."""
-    for name in [name for name in os.environ if name.startswith("BF_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    root = logging.getLogger()
-    handlers, level = list(root.handlers), root.level
-    yield
-    root.handlers[:] = handlers
-    root.setLevel(level)
+pytestmark = pytest.mark.usefixtures("alone")
 
 
 def test_serve_in_front_of_a_host(site: Site) -> None:
@@ -142,6 +127,6 @@ def test_plugins_says_which_setting_is_wrong() -> None:
 def test_the_commands_are_listed() -> None:
     """`bf-plugin --help` and `--version` work without loading what the commands need."""
     result = CliRunner().invoke(main, ["--help"])
-    for name in ("demo", "plugins", "serve"):
-        assert name in result.output
+    for name in ("demo", "doctor", "plugins", "runs", "serve", "worker"):
+        assert f"  {name} " in result.output
     assert importlib.metadata.version("bf_plugin") in CliRunner().invoke(main, ["--version"]).output

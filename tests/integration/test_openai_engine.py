@@ -764,6 +764,29 @@ def test_a_stream_made_from_a_cursor(provider: ProviderSimulator) -> None:
 # --- stopping ---
 
 
+def test_who_stops_reading_hears_nothing_more(provider: ProviderSimulator) -> None:
+    """A stream whose reader was cancelled hands nothing on, though its connection is not closed yet."""
+    gate = Gate()
+    provider.script(text("Hel", gate, "lo"))
+    heard: list[Event] = []
+
+    async def play(talk: Talk) -> None:
+        stream = await talk.start(text_message("user", "one"))
+        reading = asyncio.ensure_future(stream.read(heard.extend))
+        while not heard:
+            await asyncio.sleep(0)
+        reading.cancel()
+        await asyncio.wait({reading})
+        gate.release()
+        reply = stream._reply
+        while reply is not None and not reply.over:
+            await asyncio.sleep(0.001)
+        assert spoken(heard) == "Hel"
+        await stream.aclose()
+
+    run(provider, play)
+
+
 def test_cancelling(provider: ProviderSimulator) -> None:
     """A running response stops; asked again, or about one that is over or unknown, nothing happens."""
     gate = Gate()

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import bf_plugin
+from bf_plugin.checkup.gateway import trial_message
 
 HANDLER = Path(bf_plugin.__file__).with_name("browser") / "handler.js"
 DRIVER = Path(__file__).with_name("browser_driver.mjs")
@@ -128,6 +129,26 @@ def test_fetching_what_was_lost_completes_the_run(
     assert (texts[-1] if texts else "") == text
     assert log[-1] == ["onEnd", {"finishReason": "stop", "usage": {"total_tokens": 3}, "complete": True}]
     assert [name for name, _ in log].count("onEnd") == 1
+
+
+@pytest.mark.parametrize("style", ["options", "data", "both"])
+def test_the_doctors_message_does_nothing(node: Node, style: str) -> None:
+    """The test message of `bf-plugin doctor` is no event of a run, whether one is under way or not."""
+    message = json.loads(trial_message(style))
+    code = """
+    const { log, callbacks } = recorder();
+    const assistant = new BFAssistant.Assistant({ ...callbacks, actionName: "handleAssistantResponse" });
+    assistant.handleMessage(args.message);
+    const before = assistant.run;
+    assistant.handle(args.event);
+    const told = log.length;
+    assistant.handleMessage(args.message);
+    return { before, told, after: log.length, text: assistant.run.text };
+    """
+    seen = node.run(code, message=message, event=event(1, "delta", content="Hi", offset=0))
+
+    assert seen["before"] is None
+    assert (seen["told"], seen["text"]) == (seen["after"], "Hi")
 
 
 def test_a_hole_that_nobody_can_fill_is_shown(node: Node) -> None:

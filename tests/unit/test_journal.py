@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 import stat
 import time
@@ -27,8 +28,10 @@ from bf_plugin.journal import (
     open_journal,
 )
 from bf_plugin.journal.records import Sealed
+from bf_plugin.journal.seals import Seal, seal_together
 from bf_plugin.journal.store import default_url
 from bf_plugin.journal.tables import metadata, threads
+from bf_plugin.journal.vault import Vault
 from bf_plugin.testing.records import a_run, seal
 from bf_plugin.values import Usage
 
@@ -229,6 +232,53 @@ def test_nothing_but_the_end_follows_an_outcome(journal: Journal) -> None:
     assert [row.number for row in journal.log.all(run.id)] == [1]
 
 
+def test_messages_are_sealed_together_where_nothing_stands_against_it(journal: Journal) -> None:
+    """In two statements, however many runs they are of; one run that must not be written makes it each for itself."""
+    good = [create(journal, record()) for _ in range(3)]
+    taken, decided, shaken = (create(journal, record()) for _ in range(3))
+    journal.runs.adopt(taken.id, 1, "other").result(5)
+    journal.runs.decide(decided.id, "cancelled", "cancelled").result(5)
+    journal.runs.adopt(shaken.id, 1, "me").result(5)
+
+    def together(number: int, *runs: RunRecord, epoch: int = 1, closing: bool = False) -> bool:
+        seals = [a_seal(run, number, epoch=epoch, closing=closing) for run in runs]
+        return journal.runs.write(lambda connection: seal_together(seals, connection)).result(5)
+
+    assert together(1, *good)
+    assert together(2, *good)
+    assert not together(3, *good, taken)
+    assert not together(3, *good, decided)
+    assert not together(3, *good, epoch=2)
+    assert not together(3, *good, closing=True)
+    assert not together(1, shaken, epoch=2), "its takeovers must be forgotten with its progress"
+    assert [len(journal.log.all(run.id)) for run in (*good, taken, decided, shaken)] == [2, 2, 2, 0, 0, 0]
+
+
+def test_a_group_of_messages_does_not_fail_for_one(journal: Journal) -> None:
+    """What is sealed at the same moment as a message that must not be is sealed all the same."""
+    good = [create(journal, record()) for _ in range(70)]
+    taken, decided, twice = (create(journal, record()) for _ in range(3))
+    journal.runs.adopt(taken.id, 1, "other").result(5)
+    journal.runs.decide(decided.id, "cancelled", "cancelled").result(5)
+    seal(journal, twice, message())
+
+    async def all_at_once() -> list[BaseException | None]:
+        sealing = [journal.log.of(run.id, 1).seal(message(), closing=False) for run in (*good, taken, decided, twice)]
+        return await asyncio.gather(*sealing, return_exceptions=True)
+
+    outcomes = asyncio.run(all_at_once())
+
+    assert outcomes[:70] == [None] * 70
+    assert [type(outcome) for outcome in outcomes[70:]] == [Fenced, Decided, JournalError]
+    assert all(len(journal.log.all(run.id)) == 1 for run in good)
+
+
+def a_seal(run: RunRecord, number: int, *, epoch: int, closing: bool) -> Seal:
+    row = {"run_id": run.id, "number": number, "first_seq": 1, "last_seq": 1, "end_offset": 0, "state": "sealed"}
+    body = Vault([KEY]).box(run.id).seal((b"{}", ()), number)
+    return Seal(run.id, epoch, closing, {**row, "data_sealed": body})
+
+
 def test_a_message_number_is_used_once(journal: Journal) -> None:
     """A seq never names two contents, whatever happens above."""
     run = create(journal, record())
@@ -386,7 +436,7 @@ def test_the_key_beside_the_database_is_private(path: Path) -> None:
 
 def test_a_locked_database_is_an_error_with_advice(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A writer that never ends is named, and later writes work."""
-    monkeypatch.setattr("bf_plugin.journal.sqlite._BUSY_MS", 50)
+    monkeypatch.setattr("bf_plugin.journal.sqlite._BUSY", 0.05)
     journal = open_journal(f"sqlite:///{path}", [KEY])
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")

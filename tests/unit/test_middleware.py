@@ -149,6 +149,24 @@ def test_a_hosts_request_does_not_wait_for_our_start(
     assert len(service.made) == 1
 
 
+def test_our_own_calls_of_the_host_start_nothing(application: Application, host: Host, service: type[Service]) -> None:
+    """A process that only looks at the host, as `bf-plugin doctor` does, must not become one that drives runs."""
+    assert call(application, "/message/channels", **{INNER: True})[2] == b"host"
+    assert application._waking == 0
+
+    assert call(application, PREFIX)[2] == b"ours"
+    assert len(service.made) == 1
+
+
+def test_what_is_mounted_can_be_read(host: Host) -> None:
+    """What `mount` was given, as it was given."""
+    settings, plugin = Settings(model="m"), object()
+    application = mount(host, name="portal", settings=settings, plugins=[plugin])
+
+    assert (application.host_app, application.name, application.settings) == (host, "portal", settings)
+    assert application.plugins == (plugin,)
+
+
 @pytest.mark.parametrize("failure", [ConfigurationError("BF_X: wrong"), KeyError("BFAPI_secret")])
 def test_a_start_that_fails(
     application: Application, host: Host, service: type[Service], failure: Exception, monkeypatch: pytest.MonkeyPatch

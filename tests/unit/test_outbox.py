@@ -219,8 +219,25 @@ def test_the_same_bytes_are_sent_again() -> None:
     asyncio.run(scenario())
 
 
+def test_an_engine_that_goes_on_talking_is_not_heard() -> None:
+    """Text that comes once the run has its outcome, before or after the end, is never said."""
+
+    async def scenario() -> None:
+        async with Lane() as lane:
+            lane.outbox.text("hi", (1, (0, 0)), 1)
+            await lane.outbox.flush()
+            lane.outbox.discard()
+            lane.outbox.text("too late", (1, (0, 0)), 2)
+            lane.outbox.event({"type": "end"})
+            lane.outbox.text("much too late", (1, (0, 0)), 3)
+            await lane.outbox.flush()
+            assert [event["type"] for event in lane.log.events()] == ["delta", "end"]
+
+    asyncio.run(scenario())
+
+
 def test_text_is_marked_by_what_follows_it() -> None:
-    """While text flows no message needs a mark of its own; one that is no text, or that nothing follows, gets one."""
+    """No message that another follows needs a mark; one that nothing follows gets one, a page's tool call at once."""
 
     async def scenario() -> None:
         async with Lane() as lane:
@@ -228,7 +245,7 @@ def test_text_is_marked_by_what_follows_it() -> None:
                 lane.outbox.text(f"{number} ", (1, (0, 0)), number)
                 await lane.outbox.flush()
             assert lane.log.states == {}
-            lane.outbox.event({"type": "function_call", "content": {"functions": []}})
+            lane.outbox.action({"action": "llmToolCall", "options": {"toolCallId": "tool_1"}})
             await lane.outbox.flush()
             assert lane.log.states == {5: "accepted"}
             lane.log.settled.clear()

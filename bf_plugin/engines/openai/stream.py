@@ -24,6 +24,10 @@ _LOOKS = 4
 """How often within the silence limit it is looked whether anything was heard."""
 
 
+def _drop(events: Sequence[Event]) -> None:
+    """Take what nobody wants any more."""
+
+
 class ResponseStream:
     """Follows one response; implements the port's Stream.
 
@@ -80,13 +84,16 @@ class ResponseStream:
         self._take = take
         if early:
             take(early)
-        while not self._reader.over and self._release is not None:
-            if self._reader.failure:
-                raise self._reader.failure
-            if self._reply is not None:
-                await self._change()
-            else:
-                await self._recover()
+        try:
+            while not self._reader.over and self._release is not None:
+                if self._reader.failure:
+                    raise self._reader.failure
+                if self._reply is not None:
+                    await self._change()
+                else:
+                    await self._recover()
+        finally:
+            self._take = _drop  # who was cancelled hears nothing more
 
     async def aclose(self) -> None:
         """Close the connection and give the client back."""

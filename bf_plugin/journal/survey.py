@@ -1,0 +1,117 @@
+"""Looking over a database without changing it, whoever works on it meanwhile: for `bf-plugin doctor`."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+
+from sqlalchemy import Connection, Engine, func, inspect, select
+from sqlalchemy.exc import DBAPIError
+
+from bf_plugin.errors import ConfigurationError, JournalError
+from bf_plugin.journal.postgres import PostgresServer, postgres_engines
+from bf_plugin.journal.schema import prepare
+from bf_plugin.journal.signals import CHANNEL
+from bf_plugin.journal.sqlite import visiting_engine
+from bf_plugin.journal.store import Place
+from bf_plugin.journal.tables import items, runs
+from bf_plugin.journal.vault import Vault
+from bf_plugin.journal.writer import explain
+
+PATIENCE = 5.0
+"""Seconds to wait for a server, for a lock, or for a signal."""
+
+_OLDEST_SERVER = (13,)
+
+
+class Survey:
+    """One transaction on a database, undone at the end. Every method raises JournalError when the database fails."""
+
+    def __init__(self, place: Place) -> None:
+        self._engine = _engine(place)
+        self._connection: Connection | None = None
+
+    def __enter__(self) -> Survey:
+        try:
+            self._connection = self._engine.connect()
+            self._connection.begin()
+        except DBAPIError as error:
+            self._close()
+            raise explain(error) from None
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._close()
+        if isinstance(error, DBAPIError):
+            raise explain(error) from None
+
+    def prepare(self) -> bool:
+        """Do what opening a journal does, its tables included; tell whether there was one.
+
+        Raises ConfigurationError for tables of another version, and for a server that is too old.
+        """
+        version = self._open.dialect.server_version_info
+        if self._open.dialect.name == "postgresql" and version is not None and version < _OLDEST_SERVER:
+            raise ConfigurationError(f"BF_DATABASE_URL: the server is Postgres {version[0]}, 13 or later is needed")
+        found = inspect(self._open).has_table(runs.name)
+        prepare(self._open, create=True)
+        return found
+
+    def open_sealed(self, vault: Vault) -> int:
+        """Open the oldest and the newest of what is stored; return how many that were. Raises Unreadable."""
+        tokens = [
+            token
+            for column, order in ((runs.c.spec_sealed, runs.c.created_at), (items.c.item_sealed, items.c.id))
+            for direction in (order.asc(), order.desc())
+            for token in self._open.execute(select(column).order_by(direction).limit(1)).scalars()
+        ]
+        for token in tokens:
+            vault.open(token)
+        return len(tokens)
+
+    def round_trip(self) -> float:
+        """Return the seconds a question and its answer take."""
+        begun = time.monotonic()
+        self._open.execute(select(1))
+        return time.monotonic() - begun
+
+    @property
+    def _open(self) -> Connection:
+        if self._connection is None:
+            raise JournalError("the survey has not begun, or is over")
+        return self._connection
+
+    def _close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()  # rolls back
+            self._connection = None
+        self._engine.dispose()
+
+
+def hears_signals(server: PostgresServer, name: str) -> bool:
+    """Tell whether a signal sent on one connection arrives on another. `name` must be no process's."""
+    listener, engine = server.listen(), _engine(server)
+    try:
+        listener.wait(PATIENCE)
+        with engine.begin() as connection:
+            connection.execute(select(func.pg_notify(CHANNEL, name)))
+        end = time.monotonic() + PATIENCE
+        while (left := end - time.monotonic()) > 0:
+            if name in listener.wait(left):
+                return True
+    except DBAPIError as error:
+        raise explain(error) from None
+    finally:
+        listener.close()
+        engine.dispose()
+    return False
+
+
+def _engine(place: Place) -> Engine:
+    """Return an engine whose transactions may write."""
+    if isinstance(place, PostgresServer):
+        writers, _ = postgres_engines(place)  # neither has connected yet
+        return writers
+    return visiting_engine(place.path, PATIENCE)
