@@ -1,4 +1,4 @@
-"""An app's budget: how much of something it may use in one period of the clock, and under which name that is counted."""
+"""An app's budget: how much of something it may use in one period of the clock, and under which key it is counted."""
 
 from __future__ import annotations
 
@@ -49,8 +49,9 @@ class Budget:
         return MILLION if self.what == "cost" else 1
 
     def __str__(self) -> str:
-        amount = self.most / self.unit
-        return f"budget of {amount:,.2f}" if self.what == "cost" else f"{amount:,.0f} {self.what}"
+        if self.what == "cost":
+            return f"budget of {self.most / self.unit:,.2f}"
+        return f"{self.most:,} {self.what.rstrip('s') if self.most == 1 else self.what}"
 
     def left(self, now: float) -> float:
         """Return for how many seconds it goes on, one at least."""

@@ -1,6 +1,7 @@
 """What an app may use in a period: runs are counted when they start, tokens and cost when they are over.
 
-The counters are in the plugin's store, so all processes of a deployment count together, over restarts too.
+The counters are in the plugin's store, so all processes of a deployment count together, over restarts too. Where the
+store fails, nothing starts: a limit that cannot be read is taken for one that is reached.
 """
 
 from __future__ import annotations
@@ -12,13 +13,16 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timezone
 from typing import NoReturn
 
-from bf_plugin import Outcome, PluginStore, Run, RunDraft, RunRejected
-
 from bf_hook_guard.budgets import Budget, Period, What
 from bf_hook_guard.settings import LimitSettings, Price
+from bf_plugin import Outcome, PluginStore, Run, RunDraft, RunRejected
+from bf_plugin.errors import JournalError
 
-_REMEMBERED = 7 * 24 * 3600.0
+_REMEMBERED = 24 * 3600.0
 """Seconds for which it is known that a run is counted: it may be told of twice, after a crash."""
+
+_RETRY_AFTER = 5.0
+"""Seconds after which a start may try again that a failing store has refused."""
 
 _log = logging.getLogger("bf_hook_guard")
 
@@ -40,14 +44,27 @@ class Limits:
         self._now = now
 
     def admit(self, run: RunDraft) -> None:
-        """Count a start, or refuse it. Raises RunRejected: 429, with the time until the next period.
+        """Count a start, or refuse it.
 
-        All is looked at before anything is counted, so that a refusal takes no write. Two that look at the same time
-        are told apart by the counter: the one that brings it above the limit takes back what it has counted.
+        Raises RunRejected: 429, with the time until the next period; 403 for a model without a price where the cost is
+        limited; 503 when the store fails.
         """
         budgets = self._budgets(run.app)
         if run.model is not None and any(one.what == "cost" for one in budgets) and self._price(run.model) is None:
             raise RunRejected(403, f"the model {run.model} has no price here, so this app's budget cannot be kept")
+        try:
+            self._take(budgets)
+        except JournalError as error:
+            _log.error("a run of app %s is refused, since its limits cannot be read: %s", run.app, error)
+            message = "the limits of this app cannot be read, so nothing can start: try again"
+            raise RunRejected(503, message, retry_after=_RETRY_AFTER) from None
+
+    def _take(self, budgets: Sequence[Budget]) -> None:
+        """Count a start where nothing is used up.
+
+        All is looked at before anything is counted, so that a refusal takes no write. Two that look at the same time
+        are told apart by the counter: the one that brings it above the limit takes back what it has counted.
+        """
         for budget in budgets:
             if self._store.get(budget.key, 0) >= budget.most:
                 self._refuse(budget)
@@ -60,10 +77,19 @@ class Limits:
                 self._refuse(budget)
 
     def count(self, run: Run, outcome: Outcome) -> None:
-        """Count what a run has used, in the period in which it ended, and only once."""
+        """Count what a run has used, in the period in which it ended. Told twice, it counts once."""
         budgets = [budget for budget in self._budgets(run.app) if budget.what != "runs"]
+        if not budgets:
+            return
+        try:
+            self._add_up(budgets, run, outcome)
+        except JournalError as error:
+            used = outcome.usage.total_tokens
+            _log.error("run %s of app %s is not (wholly) counted: %d tokens (%s)", run.id, run.app, used, error)
+
+    def _add_up(self, budgets: Sequence[Budget], run: Run, outcome: Outcome) -> None:
         mark = f"counted {run.id}"
-        if not budgets or self._store.get(mark) is not None:
+        if self._store.get(mark) is not None:
             return
         for budget in budgets:
             used = outcome.usage.total_tokens if budget.what == "tokens" else self._cost(run, outcome)

@@ -8,8 +8,8 @@ only the text to come decides? So a pattern is taken apart and put together agai
   the matcher would want to look further. Where `cut` does not match, nothing that follows changes what `exact` says;
 * `sieve` matches wherever either of them does, in one walk: it finds the places worth a closer look.
 
-`\\Z` in them is the end of the text so far. Taking apart is done by the parser of `re` itself, which is no public module;
-so whatever it says that is not known here is refused.
+`\\Z` in them is the end of the text so far. Taking apart is done by the parser of `re` itself, which is no public
+module; so whatever it says that is not known here is refused. Matching is done by `regex`, which keeps a time limit.
 """
 
 from __future__ import annotations
@@ -18,53 +18,18 @@ import importlib
 import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import groupby
 from typing import Any
+
+from bf_hook_guard.atoms import END, Pattern, PatternRefused, any_of, before, character, letter, one_of, place, unknown
 
 _parser: Any = importlib.import_module("re._parser" if sys.version_info >= (3, 11) else "sre_parse")
 
 LONGEST = 1000
 """Characters a match may take, lookahead included: as much may have to be held back."""
 
-_CATEGORIES = {
-    "CATEGORY_DIGIT": r"\d",
-    "CATEGORY_NOT_DIGIT": r"\D",
-    "CATEGORY_SPACE": r"\s",
-    "CATEGORY_NOT_SPACE": r"\S",
-    "CATEGORY_WORD": r"\w",
-    "CATEGORY_NOT_WORD": r"\W",
-}
-_FLAGS = {re.IGNORECASE: "i", re.MULTILINE: "m", re.DOTALL: "s", re.ASCII: "a"}
-_END = r"\Z"
-
-
-class PatternRefused(ValueError):
-    """A pattern that cannot be kept; the text says why and what to write instead."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pattern:
-    """A pattern, or a piece of one. `cut` is None where no text can break off within it.
-
-    `sieve` is what stands behind other pieces, `start` where nothing was consumed yet. Sizes are in characters:
-    `least` and `most` of a match, `ahead` how far from its beginning the matcher may look, `behind` how far back.
-    """
-
-    exact: str
-    cut: str | None
-    sieve: str
-    start: str
-    least: int = 0
-    most: int = 0
-    ahead: int = 0
-    behind: int = 0
-    single: bool = False
-    """Whether it is one character, so that `re` can repeat it quickly."""
-    loose: bool = False
-    """Whether nothing but a repeat may match all of it, so that two of it can share a text in many ways."""
-    leaps: bool = False
-    """Whether it has no width, and its sieve all the same may take the text to its end."""
+_FLAGS = {re.IGNORECASE: "i", re.MULTILINE: "m", re.DOTALL: "s"}
 
 
 def follow(source: str, *, ignore_case: bool = False) -> Pattern:
@@ -74,19 +39,11 @@ def follow(source: str, *, ignore_case: bool = False) -> Pattern:
         re.compile(source)
         pattern = _flagged(_sequence(tree), tree.state.flags, 0)
         _check(pattern)
-        for form in (pattern.exact, pattern.cut or "", pattern.sieve, pattern.start):
-            re.compile(form)
     except (re.error, OverflowError) as error:
         raise PatternRefused(f"is no regular expression: {error}") from None
     except RecursionError:
         raise PatternRefused("is nested too deeply to be followed: split it into several rules") from None
     return pattern
-
-
-def any_of(patterns: Iterable[str | None]) -> str:
-    """Return an alternation, which matches nothing if there is nothing to choose from."""
-    choices = [pattern for pattern in patterns if pattern is not None]
-    return f"(?:{'|'.join(choices)})" if choices else "(?!)"
 
 
 def _check(pattern: Pattern) -> None:
@@ -139,7 +96,7 @@ def _words(pieces: Iterable[Pattern]) -> Iterator[Pattern]:
             continue
         yield Pattern(
             exact="".join(one.exact for one in word),
-            cut="".join(one.sieve for one in word[:-1]) + _END,
+            cut="".join(one.sieve for one in word[:-1]) + END,
             sieve="".join(one.sieve for one in word),
             start=word[0].start + "".join(one.sieve for one in word[1:]),
             least=len(word),
@@ -171,8 +128,10 @@ def _or(*choices: str | None) -> str | None:
 
 def _flagged(piece: Pattern, added: int, removed: int) -> Pattern:
     """Return a piece within which flags are on or off."""
-    on = "".join(letter for flag, letter in _FLAGS.items() if added & flag)
-    off = "".join(letter for flag, letter in _FLAGS.items() if removed & flag)
+    if added & re.ASCII:
+        raise PatternRefused("has the flag a: write [0-9] and [A-Za-z0-9_] for \\d and \\w")
+    on = "".join(sign for flag, sign in _FLAGS.items() if added & flag)
+    off = "".join(sign for flag, sign in _FLAGS.items() if removed & flag)
     flags = on + (f"-{off}" if off else "")
 
     def form(text: str) -> str:
@@ -185,7 +144,8 @@ def _flagged(piece: Pattern, added: int, removed: int) -> Pattern:
 # repeats ------------------------------------------------------------------------------------------------------------
 
 
-def _repeat(least: int, most: int, items: Sequence[Any], how: str = "") -> Pattern:
+def _repeat(value: tuple[int, int, Sequence[Any]], how: str = "") -> Pattern:
+    least, most, items = value
     if most == _parser.MAXREPEAT:
         raise PatternRefused(
             "has no longest match, so any amount of text would have to be held back: write how many there may be at "
@@ -218,18 +178,19 @@ def _repeated_sieve(body: Pattern, least: int, most: int) -> str:
     if not body.single:
         return f"(?:{body.sieve}){{{least},{most}}}"
     whole = f"{body.exact}{{{least},{most}}}"
-    return any_of([whole, f"{body.exact}{{0,{least - 1}}}{_END}"]) if least else whole
+    return any_of([whole, f"{body.exact}{{0,{least - 1}}}{END}"]) if least else whole
 
 
-# pieces without width -----------------------------------------------------------------------------------------------
+# looking around, and what a piece is --------------------------------------------------------------------------------
 
 
-def _look(direction: int, items: Sequence[Any], sign: str) -> Pattern:
+def _look(value: tuple[int, Sequence[Any]], sign: str) -> Pattern:
+    direction, items = value
     body = _sequence(items)
     if direction < 0:
         if body.ahead != body.most or body.behind:
             raise PatternRefused("has a lookbehind that itself looks around: write it without")
-        return _known(f"(?<{sign}{body.exact})", behind=body.most)
+        return before(f"(?<{sign}{body.exact})", behind=body.most)
     exact = f"(?{sign}{body.exact})"
     either = any_of([exact, body.cut])
     return Pattern(
@@ -237,71 +198,16 @@ def _look(direction: int, items: Sequence[Any], sign: str) -> Pattern:
     )
 
 
-def _known(exact: str, *, behind: int) -> Pattern:
-    """Return a piece that is decided by what came before; at the end of the text it may yet be followed by others."""
-    return Pattern(exact=exact, cut=None, sieve=any_of([exact, _END]), start=exact, behind=behind)
-
-
-def _place(name: str) -> Pattern:
-    if name == "AT_BEGINNING":
-        return _known("^", behind=1)
-    if name == "AT_BEGINNING_STRING":
-        return _known(r"\A", behind=1)
-    if name in ("AT_BOUNDARY", "AT_NON_BOUNDARY"):
-        exact = r"\b" if name == "AT_BOUNDARY" else r"\B"
-        return Pattern(exact=exact, cut=_END, sieve=any_of([exact, _END]), start=exact, ahead=1, behind=1)
-    if name in ("AT_END", "AT_END_STRING"):
-        exact = "$" if name == "AT_END" else _END
-        cut = rf"\n?{_END}"  # `$` is also before a line feed that is the last character
-        either = any_of([exact, cut])
-        return Pattern(exact=exact, cut=cut, sieve=either, start=either, ahead=2, leaps=True)
-    raise _unknown(name)
-
-
-# one character ------------------------------------------------------------------------------------------------------
-
-
-def _one(exact: str) -> Pattern:
-    return Pattern(
-        exact=exact, cut=_END, sieve=f"(?:{exact}|{_END})", start=exact, least=1, most=1, ahead=1, single=True
-    )
-
-
-def _set(items: Sequence[tuple[Any, Any]]) -> str:
-    return f"[{''.join(_member(operation.name, value) for operation, value in items)}]"
-
-
-def _member(name: str, value: Any) -> str:
-    if name == "NEGATE":
-        return "^"
-    if name == "LITERAL":
-        return _escaped(value)
-    if name == "RANGE":
-        return f"{_escaped(value[0])}-{_escaped(value[1])}"
-    if name == "CATEGORY":
-        return _CATEGORIES[value.name]
-    raise _unknown(name)
-
-
-def _escaped(code: int) -> str:
-    return chr(code) if chr(code).isalnum() else f"\\U{code:08x}"
-
-
-def _unknown(name: str) -> PatternRefused:
-    what = "refers to a group of its own (\\1 and the like)" if name.startswith("GROUPREF") else f"has a {name}"
-    return PatternRefused(f"{what}, which cannot be followed while the text comes: write it without")
-
-
 def _piece(name: str, value: Any) -> Pattern:
     """Return one item of the parser's tree, in `re`'s own names for them."""
     if name == "LITERAL":
-        return _one(_escaped(value))
+        return character(letter(value))
     if name == "NOT_LITERAL":
-        return _one(f"[^{_escaped(value)}]")
+        return character(f"[^{letter(value)}]")
     if name == "ANY":
-        return _one(".")
+        return character(".")
     if name == "IN":
-        return _one(_set(value))
+        return character(one_of(value))
     if name == "BRANCH":
         return _branch(value[1])
     if name == "SUBPATTERN":
@@ -309,16 +215,16 @@ def _piece(name: str, value: Any) -> Pattern:
         inner = _sequence(items)
         return _flagged(inner, added, removed) if added or removed else inner
     if name == "MAX_REPEAT":
-        return _repeat(*value)
+        return _repeat(value)
     if name == "MIN_REPEAT":
-        return _repeat(*value, how="?")
+        return _repeat(value, "?")
     if name == "POSSESSIVE_REPEAT":
-        return _repeat(*value, how="+")
+        return _repeat(value, "+")
     if name == "ATOMIC_GROUP":
         inner = _sequence(value)
         return replace(inner, exact=f"(?>{inner.exact})", single=False, loose=False)
     if name in ("ASSERT", "ASSERT_NOT"):
-        return _look(*value, "=" if name == "ASSERT" else "!")
+        return _look(value, "=" if name == "ASSERT" else "!")
     if name == "AT":
-        return _place(value.name)
-    raise _unknown(name)
+        return place(value.name)
+    raise unknown(name)

@@ -11,9 +11,13 @@ from dataclasses import dataclass
 
 Check = Callable[[str], int]
 
+_GAP = r"[ \u00a0\u2009\u202f-]?"
+"""What may stand between groups of digits: spaces, among them those of which typesetters are fond, and hyphens."""
+
 EMAIL = r"[\w.+-]{1,64}@(?:[\w-]{1,63}\.){1,8}[\w-]{2,24}"
 PHONE = r"""(?x)
 (?<![\w+])
+(?! \d\d[-/]\d\d[-/]\d{4} (?!\d) )                                       # a date
 (?: (?:\+|00) [1-9] (?:[ ./()-]{0,2}\d){6,14}                          # +44 20 7946 0958, 0049 (30) 123456
   | (?:\([2-9]\d\d\)[ ]? | [2-9]\d\d[ .-]) [2-9]\d\d [ .-] \d{4}         # (415) 555-0132
   | \(?0[1-9]\d{0,4}\)? (?:[ /-]{1,3}\d{2,8}){1,5}                      # 030 / 123 45 67
@@ -22,8 +26,8 @@ PHONE = r"""(?x)
 )
 (?!\d)
 """
-CARD = r"(?<!\d)[2-6](?:[ -]?\d){12,18}(?!\d)"
-IBAN = r"(?<![A-Za-z0-9])[A-Za-z]{2}\d{2}(?:[ -]?[A-Za-z0-9]){11,30}"
+CARD = rf"(?<!\d)[2-6](?:{_GAP}\d){{12,18}}(?!\d)"
+IBAN = rf"(?<![A-Za-z0-9])[A-Za-z]{{2}}\d{{2}}(?:{_GAP}[A-Za-z0-9]){{11,30}}"
 
 IBAN_LENGTHS: Mapping[str, int] = {
     country: length
@@ -60,13 +64,13 @@ def check_phone(candidate: str) -> int:
 
 
 def check_card(candidate: str) -> int:
-    """Take the longest beginning of 13 to 19 digits that ends with a group and passes the Luhn check (ISO/IEC 7812-1)."""
+    """Take the longest beginning of 13 to 19 digits that ends with a group and passes Luhn's check (ISO/IEC 7812-1)."""
     ends = [end for end in _ends(candidate) if not candidate[end : end + 1].isdigit()]
     return next((end for end in reversed(ends) if _luhn(_letters(candidate[:end]))), 0)
 
 
 def check_iban(candidate: str) -> int:
-    """Take the beginning that is as long as the country's IBANs are, if its check digits are right (ISO 7064, 97-10)."""
+    """Take the beginning that is as long as the country's IBANs, if its check digits are right (ISO 7064, 97-10)."""
     length = IBAN_LENGTHS.get(candidate[:2].upper(), 0)
     end = next((end for end in _ends(candidate) if len(_letters(candidate[:end])) == length), 0)
     return end if end and _remainder(_letters(candidate[:end])) == 1 else 0
@@ -78,7 +82,7 @@ def _ends(candidate: str) -> Iterator[int]:
 
 
 def _letters(text: str) -> str:
-    return text.replace(" ", "").replace("-", "")
+    return "".join(filter(str.isalnum, text))
 
 
 def _luhn(digits: str) -> bool:

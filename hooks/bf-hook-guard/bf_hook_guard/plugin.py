@@ -1,14 +1,13 @@
-"""The hooks: limits when a run starts and ends, rules for each piece of its text."""
+"""The hooks: limits when a run starts and ends, rules for each piece of its text in between."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
 
-from bf_plugin import Delta, Outcome, Run, RunDraft, hookimpl, in_thread
-
 from bf_hook_guard.limits import Limits
 from bf_hook_guard.scanner import Scan, Scanner
+from bf_plugin import Delta, Outcome, Run, RunDraft, hookimpl, in_thread
 
 _SCAN = "guard.scan"
 
@@ -28,12 +27,12 @@ class Limiter:
 
     @hookimpl
     def on_end(self, run: Run, outcome: Outcome) -> None:
-        """Count what the run has used, and log which rules found something."""
-        self._limits.count(run, outcome)
+        """Log which rules found something, and count what the run has used."""
         scan = run.scratch.pop(_SCAN, None)
         if isinstance(scan, Scan) and scan.applied:
             found = ", ".join(f"{rule} {times}" for rule, times in sorted(scan.applied.items()))
             _log.info("found in run %s of app %s, by rule: %s", run.id, run.app, found)
+        self._limits.count(run, outcome)
 
 
 class Guard(Limiter):

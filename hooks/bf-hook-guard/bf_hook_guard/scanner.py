@@ -1,7 +1,7 @@
 """Going through a text that comes in pieces: what is found is what would be found in the whole of it.
 
-Each rule finds what `re.finditer` finds in the whole text, but for what its check or callback refuses. What several
-rules find may overlap: then all of it is covered, under the rule that begins first, at the same place that listed first.
+Each rule finds what `finditer` finds in the whole text, but for what its check or callback refuses. What several
+rules find may overlap: then all of it is covered, under the rule that begins first, at the same place the first listed.
 
 A place in the text is decided once no rule's `cut` matches there (see patterns.py). Up to the first place that is not,
 the text is let go; the rest waits for the next piece. Everything is a function of the text up to there, so it does not
@@ -10,17 +10,26 @@ matter where it was cut, nor which process has seen which part of it.
 
 from __future__ import annotations
 
-import re
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+import regex
+
+from bf_hook_guard.atoms import Pattern, any_of
+from bf_hook_guard.pii import Check
 from bf_plugin import Run, StopRun
 
-from bf_hook_guard.patterns import Pattern, any_of
-from bf_hook_guard.pii import Check
-
 Ask = Callable[[str, Run], object]
+Match = Callable[..., "regex.Match[str] | None"]
+
+PATIENCE = 0.5
+"""Seconds of processor time that patterns may take for one piece of text; ordinary ones take some 20 millionths."""
+
+
+class TooSlow(Exception):
+    """The patterns took too long for a text: the run ends with an error, nothing of the text is let go."""
 
 
 class Instead(NamedTuple):
@@ -31,7 +40,10 @@ class Instead(NamedTuple):
 
 
 class Rule:
-    """What to find, and what to do about it: put `replace` in its place, `mask` each character, or `stop` the run."""
+    """What to find, and what to do about it: put `replace` in its place, `mask` each character, or `stop` the run.
+
+    A stop with a `reason` fails the run, and the page is told the reason.
+    """
 
     def __init__(
         self,
@@ -43,22 +55,21 @@ class Rule:
         replace: str = "",
         mask: str = "",
         stop: bool = False,
+        reason: str = "",
     ) -> None:
         self.name = name
         self.pattern = pattern
         self.replace = replace
         self.mask = mask
         self.stop = stop
-        self._match = re.compile(pattern.exact).match
+        self.reason = reason
+        self.match = regex.compile(pattern.exact).match
         self._check = check
         self._ask = ask
 
-    def end(self, text: str, start: int) -> int:
-        """Return where a match ends that begins at `start`; `start` if there is none."""
-        found = self._match(text, start)
-        if found is None:
-            return start
-        return found.end() if self._check is None else start + self._check(found.group())
+    def end(self, found: regex.Match[str]) -> int:
+        """Return where the match ends, of which the check may take less; its start if it is none."""
+        return found.end() if self._check is None else found.start() + self._check(found.group())
 
     def instead(self, found: str, run: Run) -> Instead | None:
         """Return what stands in the place of a match, None where its callback lets it be.
@@ -74,6 +85,10 @@ class Rule:
             raise TypeError(f"the callback of rule {self.name} returned {type(answer).__name__}, not a bool or a text")
         return Instead(self.mask * len(found), self.mask) if self.mask else Instead(self.replace)
 
+    def stopped(self) -> StopRun:
+        """Return what ends a run in which this was found."""
+        return StopRun("error", self.reason) if self.reason else StopRun("content_filter", f"rule {self.name}")
+
 
 class Scanner:
     """Rules, compiled together."""
@@ -83,17 +98,19 @@ class Scanner:
         self.rules = tuple(rules)
         self.behind = max(pattern.behind for pattern in patterns)
         self.longest = max(pattern.ahead for pattern in patterns)
-        self.sieve = re.compile(any_of(pattern.start for pattern in patterns))
-        self.whole = re.compile(any_of(pattern.exact for pattern in patterns))
-        self.cut = re.compile(any_of(pattern.cut for pattern in patterns))
+        self.sieve = regex.compile(any_of(pattern.start for pattern in patterns))
+        self.cut = regex.compile(any_of(pattern.cut for pattern in patterns))
 
 
 class Scan:
     """One run's text on its way through a scanner. `applied` counts, by rule, what was found."""
 
-    def __init__(self, scanner: Scanner, run: Run) -> None:
+    def __init__(self, scanner: Scanner, run: Run, *, clock: Callable[[], float] = time.thread_time) -> None:
         self._scanner = scanner
         self._run = run
+        self._clock = clock
+        self._spent = 0.0
+        """Seconds that patterns took for the present piece."""
         self._text = ""
         """What is undecided, and before it as much as rules look back."""
         self._at = self._shown = 0
@@ -110,27 +127,47 @@ class Scan:
         return len(self._text) - max(self._shown, self._at)
 
     def feed(self, piece: str, *, final: bool = False) -> str:
-        """Take the next piece; return what may be shown by now. Raises StopRun, and what callbacks raise."""
+        """Take the next piece; return what may be shown by now. Raises StopRun, TooSlow, and what callbacks raise."""
         self._text += piece
-        text, at = self._text, self._at
+        self._spent = 0.0
         shown: list[str] = []
-        search = self._scanner.whole.search if final else self._scanner.sieve.search
-        while (found := search(text, at)) is not None:
-            at = found.start()
-            if at == len(text) or (not final and self._scanner.cut.match(text, at) is not None):
-                break
-            self._judge(at, shown)
-            at += 1
-        else:
-            at = len(text)
+        at = self._gone_through(shown, final)
         self._show(at, shown)
         self._forget(at)
         return "".join(shown)
 
+    def _gone_through(self, shown: list[str], final: bool) -> int:
+        """Judge what is decided; return where the undecided begins."""
+        at, scanner = self._at, self._scanner
+        while (found := self._timed(scanner.sieve.search, at)) is not None:
+            at = found.start()
+            if at == len(self._text) or not (final or self._timed(scanner.cut.match, at) is None):
+                return at
+            self._judge(at, shown)
+            at += 1
+        return len(self._text)
+
+    def _timed(self, match: Match, at: int) -> regex.Match[str] | None:
+        """Look for a match from a place on, for as long as there is patience."""
+        begin = self._clock()
+        try:
+            found = match(self._text, at, timeout=max(PATIENCE - self._spent, 0.001))
+        except TimeoutError:
+            found, self._spent = None, PATIENCE
+        self._spent += self._clock() - begin
+        if self._spent < PATIENCE:
+            return found
+        raise TooSlow(
+            f"the patterns of {', '.join(rule.name for rule in self._scanner.rules)} take more than {PATIENCE} s for a "
+            "piece of text: look for repeats that can share a text in many ways"
+        )
+
     def _judge(self, start: int, shown: list[str]) -> None:
         """Do what the rules say about what begins here."""
         for number, rule in enumerate(self._scanner.rules):
-            if start >= self._free.get(number, 0) and (end := rule.end(self._text, start)) > start:
+            if start < self._free.get(number, 0) or (found := self._timed(rule.match, start)) is None:
+                continue
+            if (end := rule.end(found)) > start:
                 self._free[number] = end
                 instead = rule.instead(self._text[start:end], self._run)
                 if instead is not None:
@@ -139,7 +176,7 @@ class Scan:
     def _apply(self, rule: Rule, start: int, end: int, instead: Instead, shown: list[str]) -> None:
         self.applied[rule.name] += 1
         if rule.stop:
-            raise StopRun("content_filter")
+            raise rule.stopped()
         if start >= self._shown:
             self._show(start, shown)
             shown.append(instead.text)

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import inspect
 import pkgutil
-from collections.abc import Iterable, Mapping
-from typing import Any, Literal
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from bf_plugin import ConfigurationError
-
 from bf_hook_guard import terms
+from bf_hook_guard.atoms import PatternRefused
 from bf_hook_guard.budgets import MILLION, Period, What
-from bf_hook_guard.patterns import PatternRefused, follow
+from bf_hook_guard.patterns import follow
 from bf_hook_guard.pii import KINDS
 from bf_hook_guard.scanner import Ask, Rule, Scanner
+from bf_plugin import ConfigurationError
 
 MASK = "█"
 
@@ -37,7 +37,7 @@ class RuleSettings(_Table):
     name: str = Field(pattern=r"^[\w.-]{1,60}$")
     pattern: str | None = Field(None, min_length=1)
     """A regular expression of Python's `re`, with a longest match."""
-    terms: list[str] | None = Field(None, min_length=1)
+    terms: list[Annotated[str, Field(max_length=200)]] | None = Field(None, min_length=1)
     """Whole words, or several with white space between."""
     pii: list[Literal["email", "phone", "card", "iban"]] | None = Field(None, min_length=1)
     """Kinds of personal data."""
@@ -51,6 +51,8 @@ class RuleSettings(_Table):
     """What is put in the place of each of its characters; this is the default."""
     stop: bool = False
     """Whether a match ends the run, with `finish_reason` `content_filter`."""
+    reason: str | None = Field(None, min_length=1, max_length=500)
+    """What the page is told of a stop, in an `error` event; the run has failed then, with `finish_reason` `error`."""
 
     @field_validator("terms")
     @classmethod
@@ -67,14 +69,19 @@ class RuleSettings(_Table):
         does = [name for name in ("replace", "mask", "stop") if getattr(self, name)]
         if len(does) > 1:
             raise ValueError(f"give one of replace, mask and stop, not {' and '.join(does)}")
+        if self.reason is not None and not self.stop:
+            raise ValueError("a reason is given for a stop: add stop = true")
         return self
 
-    def rules(self) -> Iterable[Rule]:
-        """Make the rules, one a kind of personal data. Raises ValueError for a pattern or callback that cannot be."""
-        ask = None if self.callback is None else _resolved(self.callback)
-        action = {"replace": self.replace or "", "stop": self.stop, "mask": self.mask or ""}
-        if not any(action.values()):
-            action["mask"] = MASK
+    def rules(self, ask: Ask | None) -> Iterable[Rule]:
+        """Make the rules, one a kind of personal data; `ask` is the callback. Raises PatternRefused."""
+        mask = self.mask or ("" if self.replace or self.stop else MASK)
+        action: dict[str, Any] = {
+            "replace": self.replace or "",
+            "mask": mask,
+            "stop": self.stop,
+            "reason": self.reason or "",
+        }
         if self.pii is not None:
             for kind in (KINDS[name] for name in self.pii):
                 yield Rule(name=self.name, pattern=follow(kind.pattern), check=kind.check, ask=ask, **action)
@@ -129,6 +136,14 @@ class GuardSettings(BaseModel):
     in_thread: bool = False
     """Whether a callback blocks, so that the text is gone through in a worker thread."""
 
+    @field_validator("rules")
+    @classmethod
+    def _differ(cls, given: list[RuleSettings]) -> list[RuleSettings]:
+        names = [rule.name for rule in given]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"there are two rules of the name {', '.join(twice)}")
+        return given
+
     @model_validator(mode="after")
     def _costs_have_prices(self) -> GuardSettings:
         if any(limit.cost is not None for limit in self.limits) and not self.prices:
@@ -141,17 +156,20 @@ def load(section: Mapping[str, Any]) -> GuardSettings:
     try:
         return GuardSettings.model_validate(dict(section))
     except ValidationError as error:
-        problems = (f"{_place(problem['loc'])}: {problem['msg']}" for problem in error.errors(include_input=False))
+        problems = (
+            f"{_place(problem['loc'])}: {problem['msg'].removeprefix('Value error, ')}"
+            for problem in error.errors(include_input=False)
+        )
         raise ConfigurationError(f"[plugins.guard] {'; '.join(problems)}") from None
 
 
 def scanners(settings: GuardSettings) -> tuple[Mapping[str, Scanner | None], Scanner | None]:
     """Return the scanners of apps that rules name, and that of all others. Raises ConfigurationError."""
-    made = {id(rule): _made(number, rule) for number, rule in enumerate(settings.rules)}
+    made = {rule.name: _made(number, rule) for number, rule in enumerate(settings.rules)}
 
     def scanner(chosen: Iterable[RuleSettings]) -> Scanner | None:
-        rules = [rule for one in chosen for rule in made[id(one)]]
-        return Scanner(rules) if rules else None
+        rules = [rule for one in chosen for rule in made[one.name]]
+        return _together(rules, list(made)) if rules else None
 
     named = {app for rule in settings.rules for app in rule.apps or ()}
     by_app = {app: scanner(rule for rule in settings.rules if rule.is_for(app)) for app in sorted(named)}
@@ -160,18 +178,39 @@ def scanners(settings: GuardSettings) -> tuple[Mapping[str, Scanner | None], Sca
 
 def _made(number: int, rule: RuleSettings) -> list[Rule]:
     try:
-        return list(rule.rules())
+        return list(rule.rules(None if rule.callback is None else _resolved(rule.callback)))
     except PatternRefused as error:
         field = "pattern" if rule.pattern is not None else "terms"
         raise ConfigurationError(f"[plugins.guard] rules.{number}.{field} (rule {rule.name}) {error}") from None
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigurationError(f"[plugins.guard] rules.{number}.callback (rule {rule.name}): {error}") from None
+    except _NotResolved as error:
+        raise ConfigurationError(f"[plugins.guard] rules.{number}.callback (rule {rule.name}): {error}") from error
+
+
+def _together(rules: Sequence[Rule], names: Sequence[str]) -> Scanner:
+    """Compile rules together; `names` are those of all rules, in their order."""
+    try:
+        return Scanner(rules)
+    except RecursionError:
+        if len(rules) == 1:
+            place = f"rules.{names.index(rules[0].name)}"
+            what = f"(rule {rules[0].name}) has too many parts to be followed: split it into several rules"
+            raise ConfigurationError(f"[plugins.guard] {place} {what}") from None
+    for rule in rules:
+        _together([rule], names)
+    raise ConfigurationError("[plugins.guard] rules: there are too many to be followed together")
+
+
+class _NotResolved(Exception):
+    """A callback that cannot be imported, or called."""
 
 
 def _resolved(name: str) -> Ask:
-    function = pkgutil.resolve_name(name)
+    try:
+        function = pkgutil.resolve_name(name)
+    except Exception as error:  # whatever its module raises while it is imported
+        raise _NotResolved(str(error) or type(error).__name__) from error
     if not callable(function) or inspect.iscoroutinefunction(function):
-        raise ValueError(f"{name} is no plain function")
+        raise _NotResolved(f"{name} is no plain function")
     ask: Ask = function
     return ask
 
