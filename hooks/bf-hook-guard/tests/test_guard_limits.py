@@ -178,6 +178,22 @@ def test_at_the_same_moment_only_as_many_start_as_may(store: MemoryStore, clock:
     assert store.get(f"runs day {begin} {new_draft().app}") == 80 - len(refused)
 
 
+def test_who_comes_second_at_the_same_moment_takes_back_what_it_counted(clock: Clock) -> None:
+    """Both have seen that there is room for one; the counters tell them apart."""
+
+    class Stale(MemoryStore):
+        def get(self, key: str, default: Any = None) -> Any:
+            return default
+
+    store = Stale(now=clock)
+    one = limits(store, clock, {"period": "minute", "runs": 5}, {"period": "day", "runs": 1})
+    one.admit(new_draft())
+    assert "1 run of this day" in refusal(one).message
+    for period in ("minute", "day"):
+        begin, _ = bounds(period, clock.now)
+        assert MemoryStore.get(store, f"runs {period} {begin} {new_draft().app}") == 1
+
+
 class BrokenStore(MemoryStore):
     """A store whose database is gone."""
 
