@@ -180,7 +180,9 @@ class HookCalls:
         try:
             await asyncio.wait({task}, timeout=max(seconds, 0))
         finally:
-            if not task.done():
+            if task.done():
+                self._forget(task)  # whoever waits may be cancelled by now
+            else:
                 task.cancel()
                 self._keep(task)
         if not task.done():

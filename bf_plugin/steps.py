@@ -66,7 +66,7 @@ class StepRunner:
             "engine_key": engine_key(record.spec.provider, self._access),
         }
         self.number = 0
-        self._closed = self._asked = False
+        self._closed = self._asked = self._heard = False
         self._parent: State | None = None
         self._handle: Handle | None = None
         self._before: list[StepRecord] = []
@@ -101,7 +101,8 @@ class StepRunner:
 
         Returns how the newest step ended, None when the run had not come to its first. The calls of steps before it are
         handed to `announce`: messages may lag behind the steps. A response that can no longer be followed is asked for
-        again if nothing of it was sealed. Raises as `take`, and ProviderError with code `provider_lost_response`.
+        again if no text of it was sealed, or came just now. Raises as `take`, and ProviderError with code
+        `provider_lost_response`.
         """
         if not self._before:
             return None
@@ -115,7 +116,7 @@ class StepRunner:
             try:
                 return await self._follow(self._handle, cursor, named)
             except ProviderError as error:
-                if error.code != LOST_RESPONSE or any(cursor.texts.values()):
+                if error.code != LOST_RESPONSE or any(cursor.texts.values()) or self._heard:
                     raise
                 self._log.info("the response is asked for again: %s", error)
         opened = await self._on_record(self._reopen())
@@ -225,6 +226,7 @@ class StepRunner:
         def take(events: Sequence[Event]) -> None:
             for event in events:
                 if isinstance(event, Text):
+                    self._heard = True
                     add(event.text, (place, event.part), event.sequence)
                 else:
                     ends.append(event)

@@ -84,9 +84,9 @@ def postgres_url(postgres: Any) -> str:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let tests with browsers and killed processes have another look: on a busy machine a page may be late."""
+    """Let tests with browsers have another look: on a busy machine a page may be late."""
     for item in items:
-        if "test_chromium" in item.nodeid or "tests/chaos/" in item.nodeid:
+        if "test_chromium" in item.nodeid:
             item.add_marker(pytest.mark.flaky(reruns=2))
 
 

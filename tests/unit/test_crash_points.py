@@ -132,7 +132,7 @@ class World:
         self.made: list[str] = []
         self.workers = Workers("test", limit=4)
 
-    def drive(self, record: RunRecord, *, resumed: bool) -> Drive:
+    def drive(self, record: RunRecord) -> Drive:
         manager = new_manager()
         register(manager, "tools", self._tools())
         parts = Parts(
@@ -145,7 +145,7 @@ class World:
         )
         ticket = Ticket()
         ticket.wait_accepted(0)
-        drive = Drive(record, parts, ticket=ticket, promoted=lambda record: None, resumed=resumed)
+        drive = Drive(record, parts, ticket=ticket, promoted=lambda record: None)
         drive.release()
         return drive
 
@@ -191,7 +191,7 @@ def live_until(world: World, record: RunRecord, bomb: Bomb) -> bool:
         world.page.bomb = bomb
         for part, writer in zip(parts, writers, strict=True):
             part._writer = DyingWriter(writer, bomb)  # type: ignore[attr-defined]
-        task = asyncio.ensure_future(world.drive(record, resumed=False).run())
+        task = asyncio.ensure_future(world.drive(record).run())
         death = asyncio.ensure_future(bomb.dead.wait())
         await asyncio.wait({task, death}, return_when=asyncio.FIRST_COMPLETED, timeout=20)
         for future in (task, death):
@@ -245,7 +245,7 @@ def test_every_point_at_which_a_process_can_die(journal: Journal, delay: float) 
             break
         adopted = journal.runs.adopt(record.id, 1, "other").result(5)
         if adopted is not None:
-            asyncio.run(asyncio.wait_for(world.drive(adopted, resumed=True).run(), 20))
+            asyncio.run(asyncio.wait_for(world.drive(adopted).run(), 20))
         check(world, record)
         moment += 1
     check(world, record)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import math
 import threading
@@ -509,6 +510,34 @@ def test_a_cancelled_driver_cancels_the_awaitable(setup: Setup) -> None:
         return "ended"
 
     assert run(stopped()) == "ended"
+
+
+def test_a_tool_that_fails_as_the_driver_is_cancelled(setup: Setup) -> None:
+    """Nobody hears of the failure, and asyncio does not complain of that in the log."""
+
+    async def stopped() -> list[Any]:
+        begun, fail, failing = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        unheard: list[Any] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: unheard.append(context))
+
+        async def work() -> None:
+            begun.set()
+            await fail.wait()
+            failing.set()
+            raise StopRun("error", "enough")
+
+        task = asyncio.ensure_future(setup(slow=tool(work)).on_tool_call(new_run(), new_call()))
+        await begun.wait()
+        fail.set()
+        await failing.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        del task
+        gc.collect()
+        return unheard
+
+    assert run(stopped()) == []
 
 
 # on_end and on_stop --------------------------------------------------------------------------------------------------
