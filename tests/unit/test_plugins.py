@@ -96,7 +96,7 @@ def test_a_broken_plugin_is_named_and_skipped(
     """The log and the report say which and why; the others load, and nothing of it stays registered."""
     install("bad", source, plugin="broken = bad")
     install("good", GOOD, plugin="sound = good")
-    plugins = load_plugins()
+    plugins = load_plugins(disabled=INSTALLED)
     report = report_on(plugins, "broken")
     assert (report.status, report.hooks) == ("failed", ())
     assert report.problem is not None
