@@ -45,6 +45,8 @@ class Pattern:
     """Whether nothing but a repeat may match all of it, so that two of it can share a text in many ways."""
     leaps: bool = False
     """Whether it has no width, and its sieve all the same may take the text to its end."""
+    flags: int = 0
+    """Those of the whole pattern that compiling has to be told: `re.IGNORECASE`, or none."""
 
 
 def any_of(patterns: Iterable[str | None]) -> str:

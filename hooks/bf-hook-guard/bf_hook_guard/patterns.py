@@ -29,7 +29,7 @@ _parser: Any = importlib.import_module("re._parser" if sys.version_info >= (3, 1
 LONGEST = 1000
 """Characters a match may take, lookahead included: as much may have to be held back."""
 
-_FLAGS = {re.IGNORECASE: "i", re.MULTILINE: "m", re.DOTALL: "s"}
+_FLAGS = {re.MULTILINE: "m", re.DOTALL: "s"}
 
 
 def follow(source: str, *, ignore_case: bool = False) -> Pattern:
@@ -37,7 +37,8 @@ def follow(source: str, *, ignore_case: bool = False) -> Pattern:
     try:
         tree = _parser.parse(source, re.IGNORECASE if ignore_case else 0)
         re.compile(source)
-        pattern = _flagged(_sequence(tree), tree.state.flags, 0)
+        flags = tree.state.flags
+        pattern = replace(_flagged(_sequence(tree), flags & ~re.IGNORECASE, 0), flags=flags & re.IGNORECASE)
         _check(pattern)
     except (re.error, OverflowError) as error:
         raise PatternRefused(f"is no regular expression: {error}") from None
@@ -130,6 +131,8 @@ def _flagged(piece: Pattern, added: int, removed: int) -> Pattern:
     """Return a piece within which flags are on or off."""
     if added & re.ASCII:
         raise PatternRefused("has the flag a: write [0-9] and [A-Za-z0-9_] for \\d and \\w")
+    if (added | removed) & re.IGNORECASE:  # `regex` (2026.11) takes (?:[^a]|b|(?i:c)) for something else
+        raise PatternRefused("has the flag i for a part of it: set ignore_case for the rule, or write [Aa] for a")
     on = "".join(sign for flag, sign in _FLAGS.items() if added & flag)
     off = "".join(sign for flag, sign in _FLAGS.items() if removed & flag)
     flags = on + (f"-{off}" if off else "")
@@ -192,9 +195,14 @@ def _look(value: tuple[int, Sequence[Any]], sign: str) -> Pattern:
             raise PatternRefused("has a lookbehind that itself looks around: write it without")
         return before(f"(?<{sign}{body.exact})", behind=body.most)
     exact = f"(?{sign}{body.exact})"
-    either = any_of([exact, body.cut])
     return Pattern(
-        exact=exact, cut=body.cut, sieve=either, start=either, ahead=body.ahead, behind=body.behind, leaps=True
+        exact=exact,
+        cut=body.cut,
+        sieve=any_of([exact, body.cut, END]),
+        start=any_of([exact, body.cut]),
+        ahead=body.ahead,
+        behind=body.behind,
+        leaps=True,
     )
 
 

@@ -63,7 +63,7 @@ class Rule:
         self.mask = mask
         self.stop = stop
         self.reason = reason
-        self.match = regex.compile(pattern.exact).match
+        self.match = regex.compile(pattern.exact, pattern.flags).match
         self._check = check
         self._ask = ask
 
@@ -91,15 +91,16 @@ class Rule:
 
 
 class Scanner:
-    """Rules, compiled together."""
+    """Rules, compiled together: those that ignore case, and those that do not."""
 
     def __init__(self, rules: Sequence[Rule]) -> None:
         patterns = [rule.pattern for rule in rules]
         self.rules = tuple(rules)
         self.behind = max(pattern.behind for pattern in patterns)
         self.longest = max(pattern.ahead for pattern in patterns)
-        self.sieve = regex.compile(any_of(pattern.start for pattern in patterns))
-        self.cut = regex.compile(any_of(pattern.cut for pattern in patterns))
+        groups = [(flags, [one for one in patterns if one.flags == flags]) for flags in {one.flags for one in patterns}]
+        self.sieves = [regex.compile(any_of(one.start for one in group), flags).search for flags, group in groups]
+        self.cuts = [regex.compile(any_of(one.cut for one in group), flags).match for flags, group in groups]
 
 
 class Scan:
@@ -138,14 +139,23 @@ class Scan:
 
     def _gone_through(self, shown: list[str], final: bool) -> int:
         """Judge what is decided; return where the undecided begins."""
-        at, scanner = self._at, self._scanner
-        while (found := self._timed(scanner.sieve.search, at)) is not None:
-            at = found.start()
-            if at == len(self._text) or not (final or self._timed(scanner.cut.match, at) is None):
-                return at
+        at = self._at
+        starts = [-1] * len(self._scanner.sieves)
+        while (at := self._found(at, starts)) < len(self._text) and (final or self._is_decided(at)):
             self._judge(at, shown)
             at += 1
-        return len(self._text)
+        return at
+
+    def _found(self, at: int, starts: list[int]) -> int:
+        """Return where something may begin next, from a place on; `starts` keeps it for each sieve."""
+        for number, search in enumerate(self._scanner.sieves):
+            if starts[number] < at:
+                found = self._timed(search, at)
+                starts[number] = len(self._text) if found is None else found.start()
+        return min(starts)
+
+    def _is_decided(self, at: int) -> bool:
+        return all(self._timed(match, at) is None for match in self._scanner.cuts)
 
     def _timed(self, match: Match, at: int) -> regex.Match[str] | None:
         """Look for a match from a place on, for as long as there is patience."""

@@ -52,6 +52,7 @@ def limit(**fields: Any) -> dict[str, Any]:
         (rule(pattern="a{1001}"), "rules.0.pattern (rule x) may have to look at 1001 characters"),
         (rule(pattern="(?:a{1,9}|b){1,9}"), "rules.0.pattern (rule x) repeats a repeat"),
         (rule(pattern=r"(?a)\w"), "rules.0.pattern (rule x) has the flag a"),
+        (rule(pattern="(?i:a)b"), "rules.0.pattern (rule x) has the flag i for a part of it"),
         (rule(pattern="(?<=a(?!b))c"), "rules.0.pattern (rule x) has a lookbehind that itself looks around"),
         (rule(pattern="(" * 2000 + "a" + ")" * 2000), "rules.0.pattern (rule x) is nested too deeply"),
         (rule(terms=["a", "b" * 201]), "rules.0.terms.1: String should have at most 200 characters"),
