@@ -71,6 +71,17 @@ class Plugins:
                 except Exception as error:
                     _log.error("%s failed in warm_up: %s", title, error, error=error)
 
+    def require(self, names: Iterable[str]) -> None:
+        """Raise ConfigurationError when a plugin of these names was not loaded.
+
+        Callers are told that message, so what a failing factory said is left to the log.
+        """
+        for name in names:
+            states = {one.status for one in self.reports if (one.kind, one.name) == ("plugin", name)}
+            if "ok" not in states:
+                why = "the log and `bf-plugin plugins` say why" if states else "no such plugin is installed"
+                raise ConfigurationError(f"BF_PLUGINS_REQUIRED: plugin {name} is not loaded: {why}")
+
     async def aclose(self) -> None:
         """Await the `aclose` of engines, messengers and those plugins that have one, all at once.
 

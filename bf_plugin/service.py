@@ -102,6 +102,7 @@ class Service:
             new_context=lend(journal, lease),
         )
         opened.callback(self._close_plugins, loop)
+        self._plugins.require(settings.names("plugins_required"))
         hooks = HookCalls(self._plugins.manager, workers)
         self._check_messengers(settings)
         self._check_provider_keys(settings)

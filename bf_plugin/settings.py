@@ -149,6 +149,8 @@ class Settings(BaseSettings):
     """Days after which ended runs and unused threads are purged."""
     plugins_disabled: str = ""
     """Comma-separated names of plugins, engines and messengers not to load."""
+    plugins_required: str = ""
+    """Comma-separated names of plugins without which the gateway must not start, a guard for instance."""
     engines: str = ""
     """Choices between engines of one name: `openai=DISTRIBUTION`, comma separated."""
     cors_origins: str = ""

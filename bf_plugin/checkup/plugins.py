@@ -23,6 +23,10 @@ def check_plugins(settings: Settings, given: Iterable[object]) -> tuple[Plugins 
     except ConfigurationError as error:
         return None, [failed("plugins", str(error))]
     found = [_failure(report) for report in plugins.reports if report.status == "failed"]
+    try:
+        plugins.require(settings.names("plugins_required"))
+    except ConfigurationError as error:
+        found.append(failed("plugins", str(error), "without it nothing starts: install or correct it"))
     if not plugins.engines:
         found.append(failed("plugins", "no engine is loaded: nobody can ask a model", "see BF_PLUGINS_DISABLED"))
     return plugins, found or [ok("plugins", _summary(plugins))]

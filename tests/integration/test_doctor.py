@@ -282,6 +282,11 @@ def test_a_plugin_that_does_not_load(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "BF_PLUGINS_DISABLED=broken" in said
 
 
+def test_a_required_plugin_is_not_there() -> None:
+    """Without it nothing starts."""
+    assert "plugin guardian is not loaded" in examine(BF_PLUGINS_REQUIRED="guardian").failure("plugins")
+
+
 def test_no_engine_is_left() -> None:
     """Without an engine nobody can ask a model."""
     assert "no engine is loaded" in examine(BF_PLUGINS_DISABLED="openai").failure("plugins")

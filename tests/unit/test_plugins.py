@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.metadata
 import logging
 import sys
 from collections.abc import Callable
@@ -20,6 +21,9 @@ from bf_plugin.tools import Toolbox
 from bf_plugin.values import Run, RunDraft
 
 Install = Callable[..., None]
+
+INSTALLED = {entry.name for entry in importlib.metadata.entry_points(group="bf_plugin")}
+"""What this environment has: with tox, all the distributions in hooks/."""
 
 GOOD = """
     from bf_plugin.hookspecs import hookimpl
@@ -48,7 +52,7 @@ def report_on(plugins: Plugins, name: str, kind: str = "plugin") -> PluginReport
 def registered(plugins: Plugins) -> list[str]:
     """Return the names of what pluggy has, without the defaults and what this environment has installed."""
     names = [name for name, _ in plugins.manager.list_name_plugin()]
-    return [name for name in names if name not in (*NAMES, "weather")]
+    return [name for name in names if name not in {*NAMES, *INSTALLED}]
 
 
 # plugins -------------------------------------------------------------------------------------------------------------
@@ -92,7 +96,7 @@ def test_a_broken_plugin_is_named_and_skipped(
     """The log and the report say which and why; the others load, and nothing of it stays registered."""
     install("bad", source, plugin="broken = bad")
     install("good", GOOD, plugin="sound = good")
-    plugins = load_plugins()
+    plugins = load_plugins(disabled=INSTALLED)
     report = report_on(plugins, "broken")
     assert (report.status, report.hooks) == ("failed", ())
     assert report.problem is not None
@@ -131,6 +135,20 @@ def test_disabled_plugins_are_not_imported(install: Install) -> None:
     assert not plugins.manager.has_plugin("run_log")
 
 
+def test_required_plugins(install: Install) -> None:
+    """One that is not installed, is disabled or failed is missed, without what its factory said; others may fail."""
+    install("bad", "def make(context): raise ValueError('hunter2')", plugin="broken = bad:make")
+    plugins = load_plugins([Toolbox("given")], disabled=["run_log"])
+    plugins.require(["given", "unknown_tool"])
+    plugins.require([])
+    for name, why in (("absent", "no such plugin is installed"), ("broken", "say why"), ("run_log", "say why")):
+        with pytest.raises(
+            ConfigurationError, match=f"BF_PLUGINS_REQUIRED: plugin {name} is not loaded.*{why}"
+        ) as caught:
+            plugins.require(["given", name])
+        assert "hunter2" not in str(caught.value)
+
+
 def test_two_plugins_of_one_name(install: Install) -> None:
     """The second, by the name of its distribution, is reported; the first works."""
     install("bbb", GOOD, plugin="twin = bbb")
@@ -152,7 +170,7 @@ def test_order_of_registration(install: Install) -> None:
         def on_end(self, run: Run) -> None: ...
 
     install("acme_log", GOOD, plugin="audit = acme_log")
-    names = [name for name, _ in load_plugins([Own()], disabled=["weather"]).manager.list_name_plugin()]
+    names = [name for name, _ in load_plugins([Own()], disabled=INSTALLED).manager.list_name_plugin()]
     assert names == [*NAMES, "audit", "own"]
 
 

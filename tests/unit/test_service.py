@@ -189,6 +189,19 @@ def test_plugins_warm_up_when_the_gateway_starts(
     assert "plugin cold failed in warm_up: the stove is broken" in caplog.text
 
 
+def test_a_required_plugin_that_is_missing(make: Callable[..., Service]) -> None:
+    """The start fails, and what has been opened until then is closed: the next start may find the plugin."""
+    closed: list[str] = []
+    plugin = types.SimpleNamespace(
+        name="other", close=lambda: closed.append("other"), on_end=hookimpl(lambda run: None)
+    )
+    with pytest.raises(ConfigurationError, match="BF_PLUGINS_REQUIRED: plugin guardian is not loaded"):
+        make((plugin,), plugins_required="other, guardian")
+    assert closed == ["other"]
+    plugin.name = "guardian"
+    make((plugin,), plugins_required="guardian").close()
+
+
 @pytest.mark.parametrize("url", ["carrier-pigeon://loft", "http://[", "no url"])
 def test_a_messaging_url_nobody_serves(make: Callable[..., Service], url: str) -> None:
     """Its runs would be silent: the start fails instead, and says why, without the URL and its password."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 from collections.abc import Awaitable, Collection
 
 from bf_hook_mcp.connection import Connection
@@ -44,7 +45,7 @@ class Servers:
         for connection in connections:
             for name, offer in connection.offers.items():
                 if name not in taken and self._settings.allows(run.app, name):
-                    run.tools.append(offer.definition)
+                    run.tools.append(copy.deepcopy(offer.definition))  # later plugins may change it
 
     @hookimpl
     def on_tool_call(self, run: Run, call: ToolCall) -> ToolResult | Awaitable[ToolResult] | None:

@@ -221,6 +221,16 @@ def test_the_servers_hints_say_what_may_run_twice(plugin, demo):
     assert {options.timeout for options in servers.servers.bf_tools().values()} == {7}
 
 
+def test_what_a_plugin_changes_in_one_run_stays_there(plugin, demo):
+    """Each run has definitions of its own."""
+    servers = plugin(demo=demo.stdio(tools=["add"]))
+    first, second = new_draft(), new_draft()
+    servers.servers.before_run(first)
+    first.tools[0]["parameters"]["properties"].clear()
+    servers.servers.before_run(second)
+    assert set(second.tools[0]["parameters"]["properties"]) == {"a", "b"}
+
+
 def test_calls_of_others_are_left_to_them(plugin, demo):
     """Also such as look alike."""
     servers = plugin(demo=demo.stdio())

@@ -19,8 +19,13 @@ def asked_for(signal: Signal) -> Literal["otlp", "console"] | None:
     named = os.environ.get(f"OTEL_{signal}_EXPORTER", "").strip().lower()
     if named in ("otlp", "console"):
         return "otlp" if named == "otlp" else "console"
-    if named not in ("", "none", "prometheus"):
-        _log.error("otel: OTEL_%s_EXPORTER=%s is not known here: use otlp, console or none", signal, named)
+    if named not in ("", "none"):
+        _log.error(
+            "otel: OTEL_%s_EXPORTER=%s is not known here: use otlp, console or none (and for Prometheus "
+            "prometheus_port in [plugins.otel])",
+            signal,
+            named,
+        )
     endpoints = ("OTEL_EXPORTER_OTLP_ENDPOINT", f"OTEL_EXPORTER_OTLP_{signal}_ENDPOINT")
     return "otlp" if named == "" and any(os.environ.get(name) for name in endpoints) else None
 

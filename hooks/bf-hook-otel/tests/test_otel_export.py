@@ -452,6 +452,7 @@ def test_a_collector_that_hangs(
             {"OTEL_TRACES_EXPORTER": "zipkin"},
             "OTEL_TRACES_EXPORTER=zipkin is not known here: use otlp, console or none",
         ),
+        ({"OTEL_METRICS_EXPORTER": "prometheus"}, "for Prometheus prometheus_port in [plugins.otel]"),
         (
             {"OTEL_TRACES_EXPORTER": "otlp", "OTEL_EXPORTER_OTLP_PROTOCOL": "http/json"},
             "OTLP protocol http/json is not known here",

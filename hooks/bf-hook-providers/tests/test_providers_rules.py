@@ -9,7 +9,9 @@ import pytest
 from bf_hook_providers import anthropic, chat, gemini
 
 from bf_plugin import ConfigurationError, PluginContext
-from bf_plugin.testing import check_plugin
+from bf_plugin.engines.port import Access
+from bf_plugin.errors import RequestError
+from bf_plugin.testing import check_plugin, new_draft
 
 FACTORIES = {"anthropic": anthropic.create_engine, "chat": chat.create_engine, "gemini": gemini.create_engine}
 FILE = [{"type": "input_file", "file_id": "file-1"}]
@@ -62,7 +64,13 @@ def test_keys_are_not_shown():
 
 
 def test_a_provider_that_is_not_set_up(deployed):
-    """Without a server, `chat` says what is missing; without a key, the others do."""
+    """Without a server, `chat` says what is missing; without a key, each does that needs one."""
+    for section, told in (({}, "has no base_url"), ({"base_url": "http://127.0.0.1:9/v1"}, "no key for provider chat")):
+        engine = FACTORIES["chat"](PluginContext(name="chat", section=section))
+        with pytest.raises(RequestError, match=told):
+            engine.check(new_draft("Hi", provider="chat"), Access(api_key=""))
+    local = {"base_url": "http://127.0.0.1:9/v1", "needs_key": False}
+    assert FACTORIES["chat"](PluginContext(name="chat", section=local)).check(new_draft("Hi"), Access(api_key="")) == []
     refused = deployed.body("Hi", provider="anthropic", model="m", apiKey=None)
     assert "no key for provider anthropic" in deployed.refused(400, refused)["message"]
 
