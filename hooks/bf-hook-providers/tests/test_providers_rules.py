@@ -15,7 +15,7 @@ from bf_plugin.testing import check_plugin, new_draft
 
 FACTORIES = {"anthropic": anthropic.create_engine, "chat": chat.create_engine, "gemini": gemini.create_engine}
 FILE = [{"type": "input_file", "file_id": "file-1"}]
-BROKEN = [{"type": "image_url", "image_url": {"url": "data:image/png;base64,no base64"}}]
+BROKEN = [{"type": "image_url", "image_url": {"url": "data:image/png;base64,no-base64"}}]
 KEY = "sk-secret-of-the-operator"
 
 
