@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import mimetypes
 from urllib.parse import urlsplit
 
@@ -22,6 +23,19 @@ def inline(part: ImagePart | FilePart) -> tuple[str, str] | None:
     if data is None:
         return None
     return _guess(_filename(part) or "") or "application/octet-stream", data
+
+
+def data_problem(part: ImagePart | FilePart) -> str | None:
+    """Return why what is sent along cannot be read, None if it can, or if it is elsewhere."""
+    sent = inline(part)
+    if sent is None:
+        link = part.get("data", "") if part["type"] == "file" else part.get("url", "")
+        return "is no base64 data URL" if link.startswith("data:") else None
+    try:
+        base64.b64decode(sent[1], validate=True)
+    except ValueError:
+        return "is not base64"
+    return None
 
 
 def media_type(part: ImagePart | FilePart) -> str | None:

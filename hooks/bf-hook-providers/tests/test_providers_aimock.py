@@ -44,7 +44,7 @@ def test_what_another_server_says(beside, aimock, dialect):
     assert "fine in Ulm" in results[0]
     assert "there is no such place" in results[1]
 
-    assert "slow down" in beside.refused(429, beside.body("Busy", **about))["message"]
+    assert "slow down" in beside.refused(429, beside.body("Busy", stream=False, **about))["message"]
 
     run = beside.start("Break", **about)
     assert_events(beside.events(run), "threadInfo delta+ error end", finish_reason="error")

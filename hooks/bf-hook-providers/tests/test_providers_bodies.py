@@ -86,7 +86,7 @@ options = st.fixed_dictionaries(
     },
 )
 thorough = settings(
-    max_examples=25,
+    max_examples=15,
     deadline=None,
     suppress_health_check=list(HealthCheck),
     phases=[Phase.explicit, Phase.reuse, Phase.generate],  # each example is asked of a server: shrinking takes minutes

@@ -15,6 +15,7 @@ from bf_plugin.testing import check_plugin, new_draft
 
 FACTORIES = {"anthropic": anthropic.create_engine, "chat": chat.create_engine, "gemini": gemini.create_engine}
 FILE = [{"type": "input_file", "file_id": "file-1"}]
+BROKEN = [{"type": "image_url", "image_url": {"url": "data:image/png;base64,no-base64"}}]
 KEY = "sk-secret-of-the-operator"
 
 
@@ -80,10 +81,8 @@ def test_a_provider_that_is_not_set_up(deployed):
     [
         ({"tools": [{"type": "code_interpreter"}]}, "payload.tools"),
         ({"tool_choice": {"type": "file_search"}}, "payload.tool_choice"),
-        (
-            {"messages": [{"role": "user", "content": [{"type": "input_file", "file_id": "file-1"}]}]},
-            "payload.messages",
-        ),
+        ({"messages": [{"role": "user", "content": FILE}]}, "payload.messages"),
+        ({"messages": [{"role": "user", "content": BROKEN}]}, "payload.messages"),
     ],
 )
 def test_what_cannot_be_done_is_refused_before_the_run(deployed, dialect, payload, field):

@@ -179,7 +179,7 @@ def test_an_error_in_mid_stream(deployed, wire, dialect):
 def test_an_error_before_the_first_word(deployed, wire, dialect, raw):
     """A stream that begins with an error is a refusal: the start is answered with it."""
     wire.script(raw([dialect.error_event("we are overloaded")]))
-    error = deployed.refused(502, deployed.body("Hi", **payload(dialect)))
+    error = deployed.refused(502, deployed.body("Hi", stream=False, **payload(dialect)))
     assert "we are overloaded" in error["message"]
 
 
@@ -203,7 +203,7 @@ def test_a_stream_that_breaks_off(deployed, wire, dialect, new_pause, complete):
 def test_refusals(deployed, wire, dialect, status, answered):
     """A refused start is answered with the provider's words, and nothing of the run is left."""
     wire.script(dialect.refusal(status, f"no such thing, {KEY}"))
-    error = deployed.refused(answered, deployed.body("Hi", **payload(dialect)))
+    error = deployed.refused(answered, deployed.body("Hi", stream=False, **payload(dialect)))
     assert "no such thing" in error["message"]
     assert KEY not in json.dumps(error)
 
@@ -212,7 +212,7 @@ def test_refusals(deployed, wire, dialect, status, answered):
 def test_a_refused_key(deployed, wire, dialect, caplog, status):
     """401 for the caller's key, which is named; the provider's text, which quotes it, goes nowhere."""
     wire.script(dialect.refusal(status, f"invalid key {KEY}"))
-    error = deployed.refused(401, deployed.body("Hi", **payload(dialect)))
+    error = deployed.refused(401, deployed.body("Hi", stream=False, **payload(dialect)))
     assert "payload.apiKey" in error["errors"]
     assert KEY not in json.dumps(error) + caplog.text
 
@@ -221,7 +221,7 @@ def test_a_refused_operators_key(begin, wire, dialect, caplog):
     """502: it is nothing the caller can do about. The key is the operator's, and in no answer and no log."""
     wire.script(dialect.refusal(401, "invalid key sk-operators-own"))
     deployed = begin({"api_key": "sk-operators-own"})
-    error = deployed.refused(502, deployed.body("Hi", **payload(dialect, apiKey=None)))
+    error = deployed.refused(502, deployed.body("Hi", stream=False, **payload(dialect, apiKey=None)))
     assert "tell the operator" in error["message"]
     assert dialect.key_of(wire.requests[0]) == "sk-operators-own"
     assert "sk-operators-own" not in json.dumps(error) + caplog.text
@@ -230,14 +230,14 @@ def test_a_refused_operators_key(begin, wire, dialect, caplog):
 def test_a_limited_rate(deployed, wire, dialect):
     """429 is passed on, with the time to wait."""
     wire.script(dialect.refusal(429, "slow down", Retry_After="17"))
-    answer = deployed.post("", deployed.body("Hi", **payload(dialect)))
+    answer = deployed.post("", deployed.body("Hi", stream=False, **payload(dialect)))
     assert (answer.status_code, answer.headers["Retry-After"]) == (429, "17")
 
 
 def test_a_redirect_is_not_followed(deployed, wire, dialect, raw):
     """It would carry the key to wherever a server says."""
     wire.script(raw([], 307, {"Location": f"{wire.url}/elsewhere"}))
-    deployed.refused(502, deployed.body("Hi", **payload(dialect)))
+    deployed.refused(502, deployed.body("Hi", stream=False, **payload(dialect)))
     assert [request.path for request in wire.requests] == [dialect.path]
 
 
@@ -247,7 +247,7 @@ def test_silence(begin, wire, dialect, raw, new_pause):
     wire.script(raw([never]), dialect.answer("So far", later))
     deployed = begin({"silence": 0.4})
 
-    error = deployed.refused(502, deployed.body("Hi", **payload(dialect)))
+    error = deployed.refused(502, deployed.body("Hi", stream=False, **payload(dialect)))
     run = deployed.start("Hi", **payload(dialect))
 
     assert "said nothing" in error["message"]

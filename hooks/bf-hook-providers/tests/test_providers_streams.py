@@ -13,7 +13,7 @@ from bf_plugin import ProviderError
 from bf_plugin.engines.port import StepDone, Text
 
 SCRIPT = ("Grüße, ", "\N{GRINNING FACE}\N{FAMILY}, ", '"quoted"\n\n', "data: 漢字")
-quick = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+quick = settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def whole(dialect, new_call):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from bf_hook_providers.media import UNSEEN, inline, media_type
+from bf_hook_providers.media import UNSEEN, data_problem, inline, media_type
 from bf_hook_providers.sections import AnthropicSection
 from bf_hook_providers.text import arguments_of
 from bf_hook_providers.turns import Conversation, Turn
@@ -50,11 +51,11 @@ def part_problem(part: ImagePart | FilePart) -> str | None:
     """Return why an image or a file has no form in this API."""
     if file_id := part.get("file_id"):
         return None if file_id.startswith("file_") else "is no file of Anthropic: their ids begin with file_"
+    if (problem := data_problem(part)) is not None:
+        return problem
     sent = inline(part)
     kind = sent[0] if sent else media_type(part)
     if part["type"] == "image":
-        if sent is None and part.get("url", "").startswith("data:"):
-            return "is no base64 data URL"
         return None if sent is None or kind in IMAGES else f"is {kind}: there are {', '.join(sorted(IMAGES))}"
     if kind == "application/pdf" or (sent and kind == "text/plain"):
         return None
@@ -110,18 +111,9 @@ def _part(part: Part) -> dict[str, Any]:
         return {"type": block, "source": {"type": "url", "url": part.get("url", "")}}
     kind, data = sent
     if kind == "text/plain":
-        return {"type": block, "source": {"type": "text", "media_type": kind, "data": _decoded(data)}}
+        text = base64.b64decode(data).decode("utf-8", "replace")
+        return {"type": block, "source": {"type": "text", "media_type": kind, "data": text}}
     return {"type": block, "source": {"type": "base64", "media_type": kind, "data": data}}
-
-
-def _decoded(data: str) -> str:
-    import base64
-    import binascii
-
-    try:
-        return base64.b64decode(data).decode("utf-8", "replace")
-    except binascii.Error:
-        return UNSEEN
 
 
 def _tools(

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from bf_hook_providers.media import UNSEEN, inline
+from bf_hook_providers.media import UNSEEN, data_problem, inline
 from bf_hook_providers.sections import ChatSection
 from bf_hook_providers.turns import Conversation, Turn
 from bf_plugin.engines.port import StepRequest
@@ -47,7 +47,7 @@ def part_problem(part: ImagePart | FilePart) -> str | None:
         return "is at another provider: send it along, or its URL"
     if part["type"] == "file" and inline(part) is None:
         return "is at a URL: send it along"
-    return None
+    return data_problem(part)
 
 
 def _messages(talk: Conversation, section: ChatSection) -> Iterator[dict[str, Any]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from bf_hook_providers.media import UNSEEN, inline, media_type
+from bf_hook_providers.media import UNSEEN, data_problem, inline, media_type
 from bf_hook_providers.sections import GeminiSection
 from bf_hook_providers.text import arguments_of
 from bf_hook_providers.turns import Conversation, Turn
@@ -43,10 +43,9 @@ def part_problem(part: ImagePart | FilePart) -> str | None:
     """Return why an image or a file has no form in this API."""
     if file_id := part.get("file_id"):
         return None if file_id.startswith("files/") else "is no file of Gemini: their ids begin with files/"
-    sent = inline(part)
-    if sent is None and part.get("url", "").startswith("data:"):
-        return "is no base64 data URL"
-    if sent is None and media_type(part) is None and part["type"] == "file":
+    if (problem := data_problem(part)) is not None:
+        return problem
+    if inline(part) is None and media_type(part) is None and part["type"] == "file":
         return "is of no known type: its name or its URL must end as files of its type do, such as .pdf"
     return None
 
