@@ -79,15 +79,19 @@ class Connection:
         """Whether it is known if the server is there; it is not before the first attempt is over. Any thread."""
         return self._settled.is_set()
 
+    def begin(self) -> None:
+        """Connect, if nobody has begun to; on the loop."""
+        if self._task is None:
+            # In a context of its own: the task outlives the run that begins it, so that one's trace is not its.
+            self._task = contextvars.Context().run(asyncio.get_running_loop().create_task, self._live())
+
     async def ready(self) -> None:
-        """Begin, if nobody has, and wait until it is known whether the server is there.
+        """Wait until it is known whether the server is there; begin, if nobody has.
 
         That takes `connect_timeout` at most, and nothing while the server is down: only the first attempt and the one
         after a loss are worth waiting for.
         """
-        if self._task is None:
-            # In a context of its own: the task outlives the run that begins it, so that one's trace is not its.
-            self._task = contextvars.Context().run(asyncio.get_running_loop().create_task, self._live())
+        self.begin()
         await self._settled.wait()
 
     async def call(self, name: str, arguments: Mapping[str, Any]) -> ToolResult:

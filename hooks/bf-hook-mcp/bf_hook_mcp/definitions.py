@@ -11,11 +11,10 @@ from typing import Any
 
 from mcp.types import Tool
 
-from bf_hook_mcp.settings import ServerSettings
+from bf_hook_mcp.settings import SEPARATOR, ServerSettings
 from bf_plugin import ToolOptions
 from bf_plugin.items import FunctionTool
 
-SEPARATOR = "__"
 _LONGEST_NAME = 64
 _REFUSED = ("allOf", "anyOf", "enum", "not", "oneOf")
 """What OpenAI and Anthropic refuse at the top of a tool's schema, and with it the whole request."""

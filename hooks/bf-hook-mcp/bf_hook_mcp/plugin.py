@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import copy
-from collections.abc import Awaitable, Collection
+from collections.abc import Awaitable, Collection, Mapping
+from typing import TYPE_CHECKING
 
-from bf_hook_mcp.connection import Connection
-from bf_hook_mcp.definitions import SEPARATOR
-from bf_hook_mcp.settings import McpSettings, read_settings
+from bf_hook_mcp.settings import SEPARATOR, McpSettings, read_settings
 from bf_plugin import PluginContext, Run, RunDraft, ToolCall, ToolOptions, ToolResult, hookimpl
+
+if TYPE_CHECKING:
+    from bf_hook_mcp.connection import Connection
 
 
 def create(context: PluginContext) -> Servers:
@@ -27,7 +29,12 @@ class Servers:
         self._run_async = context.run_async
         self._settings = settings
         self._patience = max((server.connect_timeout for server in settings.servers.values()), default=0.0)
-        self._connections = {name: Connection(name, server) for name, server in settings.servers.items()}
+        self._connections = _connections(settings) if settings.servers else {}
+
+    def warm_up(self) -> None:
+        """Begin to connect, so that the first run need not wait, and takeovers know the tools; it does not wait."""
+        if self._connections:
+            self._run_async(_begun(self._connections.values()))
 
     def bf_tools(self) -> dict[str, ToolOptions]:
         """Return how each tool wants to be called, as far as the servers have been heard."""
@@ -60,6 +67,17 @@ class Servers:
     async def aclose(self) -> None:
         """Leave all servers, at once."""
         await asyncio.gather(*(connection.aclose() for connection in self._connections.values()))
+
+
+def _connections(settings: McpSettings) -> Mapping[str, Connection]:
+    from bf_hook_mcp.connection import Connection  # with the SDK, which takes seconds: not where there is no server
+
+    return {name: Connection(name, server) for name, server in settings.servers.items()}
+
+
+async def _begun(connections: Collection[Connection]) -> None:
+    for connection in connections:
+        connection.begin()
 
 
 async def _settled(connections: Collection[Connection], patience: float) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -407,14 +408,28 @@ def test_a_list_is_read_again_now_and_then(plugin, demo):
     until(lambda: "demo__silent" in servers.offered())
 
 
-def test_the_processes_end_with_the_gateway(plugin, demo):
-    """None is left behind, and none is there before it is needed: a gateway may fork after it has loaded us."""
-    servers = plugin(demo=demo.stdio())
+def test_the_processes_begin_and_end_with_the_gateway(scripted, demo):
+    """Before any run, so that none waits and a takeover knows the tools; none is left behind."""
+    deployed = scripted(sections={"mcp": {"servers": {"demo": demo.stdio()}}})
     assert demo.read("starts") == []
-    servers.offered()
+    deployed.application.start()
+    until(lambda: demo.read("listings"))
+    deployed.application.close()
     (pid,) = demo.read("starts")
-    servers.close()
     until(lambda: not Path("/proc", pid).exists())
+
+
+def test_loading_starts_nothing(plugin_context, demo):
+    """A gateway may fork after it has loaded its plugins, or load them only to look at them."""
+    create(plugin_context(name="mcp", section={"servers": {"demo": demo.stdio()}}))
+    assert demo.read("starts") == []
+
+
+def test_where_there_is_no_server_the_sdk_is_not_loaded():
+    """It takes seconds."""
+    load = "import sys, bf_hook_mcp, bf_plugin; bf_hook_mcp.create(bf_plugin.PluginContext(name='mcp'))"
+    look = f"{load}; print('mcp' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", look], capture_output=True, text=True).stdout == "False\n"
 
 
 def test_an_operator_can_try_the_servers(demo, tmp_path, capsys, caplog):
