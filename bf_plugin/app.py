@@ -10,7 +10,7 @@ import falcon
 from bf_plugin.apps import Apps
 from bf_plugin.deletion import Deletion
 from bf_plugin.endings import refusal
-from bf_plugin.errors import BFError, RequestError, error_body
+from bf_plugin.errors import BFError, JournalError, RequestError, error_body
 from bf_plugin.health import Health
 from bf_plugin.idempotency import Starts
 from bf_plugin.inspection import Inspection
@@ -75,7 +75,8 @@ class RequestIds:
 
 def _on_error(req: falcon.Request, resp: falcon.Response, error: BFError, _: Any) -> None:
     if not isinstance(error, RequestError):
-        _log.bind(request_id=req.context.request_id).error("the request fails: %s", error, error=error)
+        trace = None if isinstance(error, JournalError) else error
+        _log.bind(request_id=req.context.request_id).error("the request fails: %s", error, error=trace)
     _answer(req, resp, refusal(error, operator_key=False))
 
 

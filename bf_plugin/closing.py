@@ -70,9 +70,9 @@ class Closing:
             self._promoted(promoted)
 
     async def decide(self, ending: Ending) -> Ending:
-        """Propose the outcome; return the one that counts, which is that of whoever was first."""
+        """Propose the outcome; return the one that counts, which is that of whoever was first. Raises Fenced."""
         proposal = (self._record.id, ending.status, ending.finish_reason, ending.error)
-        decision = await self._insist(lambda: self._journal.runs.decide(*proposal))
+        decision = await self._insist(lambda: self._journal.runs.decide(*proposal, epoch=self._record.epoch))
         return ending if decision.won else Ending.of(decision)
 
     async def close(self, ending: Ending, reason: StopReason | None, content: Sequence[Mapping[str, Any]]) -> None:

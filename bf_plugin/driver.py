@@ -52,8 +52,8 @@ class Parts:
 class Drive:
     """Drives one run. `run` is its task; `stop`, `answered` and `release` are its signals, called on the loop.
 
-    `promoted` is told which queued run starts when this one has ended. A `resumed` run was driven by another process
-    before, or not at all: this one goes on where that was.
+    `promoted` is told which queued run starts when this one has ended. A run in a later epoch than its first may have
+    been driven by another process before: this one goes on where that was.
     """
 
     def __init__(
@@ -63,12 +63,10 @@ class Drive:
         *,
         ticket: Ticket,
         promoted: Callable[[RunRecord], None],
-        resumed: bool = False,
     ) -> None:
         self._record = record
         self._parts = parts
         self._ticket = ticket
-        self._resumed = resumed
         self._run = run_of(record)
         secrets = (record.secrets.app_key, record.secrets.provider_key) if record.secrets else ()
         self._log = get_logger(__name__, secrets=secrets).bind(run_id=record.id, request_id=record.spec.request_id)
@@ -112,6 +110,11 @@ class Drive:
             log=self._log,
         )
 
+    @property
+    def epoch(self) -> int:
+        """Which of the run's drivers this is."""
+        return self._record.epoch
+
     def stop(self, decision: Decision, reason: StopReason) -> None:
         """End the run as somebody else decided."""
         self._stop_reason = reason
@@ -130,7 +133,7 @@ class Drive:
         lane: asyncio.Future[None] | None = None
         deadline = self._watch_deadline()
         try:
-            rows = await self._restore() if self._resumed else ()
+            rows = await self._restore() if self._record.epoch > 1 else ()
             if self._record.state == "ended":
                 return await self._closing.tell(self._on_record(), self._record.usage)
             lane = asyncio.ensure_future(self._outbox.run())
@@ -254,7 +257,10 @@ class Drive:
             finish_reason="expired",
             error={"message": message, "code": "run_expired", "details": None},
         )
-        self._interrupt(Decided((await self._closing.decide(ending)).as_decision()))
+        try:
+            self._interrupt(Decided((await self._closing.decide(ending)).as_decision()))
+        except Fenced as fault:
+            self._interrupt(fault)
 
     def _new_outbox(self) -> Outbox:
         spec = self._record.spec
@@ -292,4 +298,8 @@ def run_of(record: RunRecord) -> Run:
         metadata=spec.metadata,
         options=spec.options,
         stream=spec.stream,
+        messages=tuple(spec.messages),
+        started_at=record.started_at or record.created_at,
+        traceparent=spec.traceparent,
+        tracestate=spec.tracestate,
     )

@@ -79,11 +79,6 @@ def well_formed_tree(value: Any) -> Any:
     return value
 
 
-def split_high_surrogate(text: str) -> tuple[str, str]:
-    """Return `text` without a high surrogate at its end, and that surrogate: its other half may come next."""
-    return (text[:-1], text[-1]) if text and "\ud800" <= text[-1] <= "\udbff" else (text, "")
-
-
 def pieces(text: str, limit: int = DELTA_LIMIT) -> list[str]:
     """Cut `text` into parts of at most `limit` UTF-16 units, never inside a surrogate pair."""
     if utf16_length(text) <= limit:

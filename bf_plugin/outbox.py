@@ -12,7 +12,6 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
-from bf_plugin import events
 from bf_plugin.composer import Action, Composer, Entry, Event, Final, Place, Text
 from bf_plugin.delivery import Delivery, DeliveryFailed
 from bf_plugin.errors import Fenced, JournalError
@@ -28,8 +27,6 @@ _SEAL_AGAIN = 1.0
 
 _QUIET = 0.1
 """Seconds without a further message after which one is marked as accepted."""
-
-_NOWHERE: Place = (0, (0, 0))
 
 
 class Outbox:
@@ -56,7 +53,7 @@ class Outbox:
         self._pace = pace
         self._on_fault = on_fault
         self._pending: deque[Entry] = deque()
-        self._surrogate = ""
+        self._half: tuple[str, Place, int] | None = None
         self._closing = self._over = False
         self._unsent: Sealed | None = None
         self._unmarked: Sealed | None = None
@@ -73,32 +70,36 @@ class Outbox:
         self._released.set()
 
     def text(self, text: str, place: Place, sequence: int) -> None:
-        """Add text of the provider; what comes after `discard` is not said any more."""
+        """Add text of the provider; what comes after `discard` is not said any more.
+
+        What ends in half a character waits as a whole for the other half: a cursor may not lie within a delta.
+        """
         if self._closing:
             return
-        if self._surrogate or not text.isascii():
-            text, self._surrogate = events.split_high_surrogate(self._surrogate + text)
-        last = self._pending[-1] if self._pending else None
-        if isinstance(last, Text) and last.place == place:
-            last.parts.append(text)
-            last.size += len(text)
-            last.sequence = sequence
-        elif text:
-            self._put(Text([text], len(text), place, sequence))
+        if self._half is not None:
+            half, self._half = self._half, None
+            if half[1] == place:
+                text = half[0] + text
+            else:
+                self._add(*half)
+        if "\ud800" <= text[-1:] <= "\udbff":
+            self._half = (text, place, sequence)
+        else:
+            self._add(text, place, sequence)
 
     def event(self, event: Mapping[str, Any]) -> None:
         """Add an event; text before it goes first, at once."""
-        self._flush_surrogate()
+        self._put_half()
         self._put(Event(event))
 
     def action(self, action: Mapping[str, Any]) -> None:
         """Add a bare action, which has no seq."""
-        self._flush_surrogate()
+        self._put_half()
         self._put(Action(action))
 
     async def finish(self) -> None:
         """Let held text go; return when all is accepted."""
-        self._flush_surrogate()
+        self._put_half()
         self._put(Final())
         await self.flush()
 
@@ -109,7 +110,7 @@ class Outbox:
     def discard(self) -> None:
         """Drop what is not sealed yet: the run has its outcome, only its end may follow."""
         self._pending.clear()
-        self._surrogate = ""
+        self._half = None
         self._closing = True
 
     def restore(self, rows: Sequence[Sealed]) -> None:
@@ -252,7 +253,16 @@ class Outbox:
         else:
             self._pace.on_beat(self._text_due, self._wake)
 
-    def _flush_surrogate(self) -> None:
-        if self._surrogate:
-            lone, self._surrogate = self._surrogate, ""
-            self._put(Text([lone], 1, _NOWHERE, -1))
+    def _add(self, text: str, place: Place, sequence: int) -> None:
+        last = self._pending[-1] if self._pending else None
+        if isinstance(last, Text) and last.place == place:
+            last.parts.append(text)
+            last.size += len(text)
+            last.sequence = sequence
+        elif text:
+            self._put(Text([text], len(text), place, sequence))
+
+    def _put_half(self) -> None:
+        if self._half is not None:
+            half, self._half = self._half, None
+            self._add(*half)

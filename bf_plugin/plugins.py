@@ -58,16 +58,25 @@ class Plugins:
     messengers: Mapping[str, Messenger]
     reports: Sequence[PluginReport]
 
+    def warm_up(self) -> None:
+        """Call the `warm_up` of engines, messengers and plugins that have one: what takes long, before the first run.
+
+        Failures are logged. It may block.
+        """
+        for title, part in self._parts().items():
+            warm_up = getattr(part, "warm_up", None)
+            if callable(warm_up):
+                try:
+                    warm_up()
+                except Exception as error:
+                    _log.error("%s failed in warm_up: %s", title, error, error=error)
+
     async def aclose(self) -> None:
         """Await the `aclose` of engines, messengers and those plugins that have one, all at once.
 
         Failures are logged, and what takes longer than 5 s is left behind.
         """
-        parts: dict[str, object] = {}
-        for kind, ports in (("engine", self.engines), ("messenger", self.messengers)):
-            parts |= {f"{kind} {name}": port for name, port in ports.items()}
-        parts |= {f"plugin {name}": plugin for name, plugin in self._own()}
-        closings = {title: getattr(part, "aclose", None) for title, part in parts.items()}
+        closings = {title: getattr(part, "aclose", None) for title, part in self._parts().items()}
         await asyncio.gather(*(_closed(title, aclose) for title, aclose in closings.items() if callable(aclose)))
 
     def close(self) -> None:
@@ -79,6 +88,13 @@ class Plugins:
                     close()
                 except Exception as error:
                     _log.error("plugin %s failed in close: %s", name, error, error=error)
+
+    def _parts(self) -> dict[str, object]:
+        """Return all of it, by what it is called in the log."""
+        parts: dict[str, object] = {}
+        for kind, ports in (("engine", self.engines), ("messenger", self.messengers)):
+            parts |= {f"{kind} {name}": port for name, port in ports.items()}
+        return parts | {f"plugin {name}": plugin for name, plugin in self._own()}
 
     def _own(self) -> list[tuple[str, object]]:
         return [(name, getattr(one, "plugin", None)) for name, one in self.manager.list_name_plugin()]

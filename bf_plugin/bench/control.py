@@ -55,8 +55,7 @@ def pin(core: int | None) -> None:
 
 
 def run(main: Coroutine[Any, Any, None]) -> None:
-    """Run a fake's loop, on uvloop where that is installed: the fakes shall cost as little as may be."""
-    pin(-1)
+    """Run a process's loop, on uvloop where that is installed, as the plugin does."""
     if importlib.util.find_spec("uvloop"):
         import uvloop
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bf_plugin.bench.control import quantiles
+from bf_plugin.bench.history import multiply
 from bf_plugin.bench.load import requests_per_second
 from bf_plugin.bench.rig import BenchError, Process, Rig
 
@@ -36,9 +37,10 @@ class Figure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Effort:
-    """How much is measured: repetitions, seconds a measurement, streams on the frontier, runs of the soak."""
+    """How much is measured: how often, how many seconds, with how many streams; the frontier, the soak, the past."""
 
     repetitions: int
+    streams: int = 50
     seconds: float
     frontier: Sequence[int]
     soak_seconds: float
@@ -197,14 +199,14 @@ def soak(rig: Rig, effort: Effort) -> Iterator[Figure]:
     with rig.running(gateway):
         rig.begin(rate=200.0, count=2)
         runs, began = 0, time.monotonic()
-        while (elapsed := time.monotonic() - began) < effort.soak_seconds:
-            rig.start_many(gateway, 200)
-            runs += 200
+        while (elapsed := time.monotonic() - began) < effort.soak_seconds or len(samples) < 3:
+            rig.start_many(gateway, 2 * effort.streams)
+            runs += 2 * effort.streams
             if elapsed > effort.soak_seconds / 5:  # until then caches fill
                 rig.wait_for_ends(runs)
                 samples.append((runs, gateway.ask("collect")["rss"]))
         rig.wait_for_ends(runs)
-    slope = statistics.linear_regression(*zip(*samples, strict=True)).slope if len(samples) > 2 else 0.0
+    slope = statistics.linear_regression(*zip(*samples, strict=True)).slope
     yield Figure(
         name="growth of memory",
         pace=f"{runs} runs in {elapsed:.0f} s",
@@ -219,31 +221,33 @@ def growth(rig: Rig, effort: Effort) -> Iterator[Figure]:
     """A start and CPU per delta with more and more ended runs in the journal."""
     gateway = rig.gateway(database="growth")
     with rig.running(gateway):
-        done = 0
+        rig.begin(rate=200.0, count=15)
+        first = rig.start(gateway)
+        rig.wait_for_ends(1)
+        done = 1
         for history in effort.history:
-            rig.begin(rate=200.0, count=2)
-            rig.start_many(gateway, history - done)
-            rig.wait_for_ends(history - done, seconds=3600)
-            done = history
+            if history > done:
+                multiply(rig.url_of("growth"), first.ids["runId"], range(done, history))
+                done = history
             rig.begin(rate=30.0, count=15)
             took = quantiles([run.took for run in rig.start_many(gateway, 100, per_second=50.0)])
             rig.wait_for_ends(100)
-            window = _gateway_window(rig, gateway, 50, 30.0, effort.seconds / 2)
-            done += 150
+            window = _gateway_window(rig, gateway, effort.streams, 30.0, effort.seconds / 2)
             yield Figure(
                 name="POST to 201 p50",
-                pace=f"{history:,} ended runs on record",
+                pace=f"{done:,} ended runs on record",
                 value=took["p50"] * 1000,
                 unit="ms",
                 raw={"start": took, "window": window},
             )
             yield Figure(
                 name="CPU per delta",
-                pace=f"{history:,} ended runs on record",
+                pace=f"{done:,} ended runs on record",
                 value=window["us_per_delta"],
                 unit="us",
                 raw=window,
             )
+            done += 100 + effort.streams
 
 
 FIGURES: dict[str, Measure] = {
@@ -262,7 +266,7 @@ FIGURES: dict[str, Measure] = {
 
 def _cost(rig: Rig, effort: Effort, *, rate: float, target: float) -> Figure:
     """Measure both in turn, several times: the machine's speed drifts, their ratio less so."""
-    streams = 50
+    streams = effort.streams
     ratios, raw = [], []
     for number in range(effort.repetitions):
         loop = rig.loop()

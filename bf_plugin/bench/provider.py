@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from bf_plugin.bench.control import Cpu, quantiles, serve_commands
+from bf_plugin.bench.control import Cpu, pin, quantiles, run, serve_commands
 from bf_plugin.bench.stamps import stamp
 from bf_plugin.bench.wire import ServerConnection
 
@@ -167,6 +167,5 @@ async def _main() -> None:
 
 
 if __name__ == "__main__":
-    from bf_plugin.bench.control import run
-
+    pin(-1)
     run(_main())

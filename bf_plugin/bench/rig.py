@@ -61,7 +61,8 @@ class Process:
         assert self._process.stdout is not None  # noqa: S101 - for mypy
         line = self._process.stdout.readline()
         if not line:
-            raise BenchError(f"a process of the bench ended with {self._process.wait()}: its error is above")
+            self.end()
+            raise BenchError(f"a process of the bench ended with {self._process.returncode}: its error is above")
         answer: dict[str, Any] = msgspec.json.decode(line)
         return answer
 
@@ -107,7 +108,7 @@ class Rig:
             "openai_base_url": self.base_url,
             "openai_api_key": "sk-bench",
             "model": MODEL,
-            "database_url": self._database_url or f"sqlite:///{self._folder / database}.db",
+            "database_url": self.url_of(database),
             "max_runs": 100_000,
             **settings,
         }
@@ -123,9 +124,9 @@ class Rig:
         options = {"core": self._core, "base_url": self.base_url}
         return self._process("bf_plugin.bench.subject", "loop", msgspec.json.encode(options).decode())
 
-    def path_of(self, database: str) -> Path:
-        """Return the file of a gateway's database."""
-        return self._folder / f"{database}.db"
+    def url_of(self, database: str) -> str:
+        """Return the URL of a gateway's database."""
+        return self._database_url or f"sqlite:///{self._folder / database}.db"
 
     def begin(self, *, rate: float, count: int) -> None:
         """Set the pace of the streams to come, and count from zero."""

@@ -7,7 +7,7 @@ import time
 from array import array
 from typing import Any
 
-from bf_plugin.bench.control import Cpu, quantiles, run, serve_commands
+from bf_plugin.bench.control import Cpu, pin, quantiles, run, serve_commands
 from bf_plugin.bench.stamps import read_stamps
 from bf_plugin.bench.wire import ServerConnection
 
@@ -59,4 +59,5 @@ async def _main() -> None:
 
 
 if __name__ == "__main__":
+    pin(-1)
     run(_main())

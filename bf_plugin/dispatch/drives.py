@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 
 from bf_plugin.driver import Drive, Parts
@@ -46,7 +45,7 @@ class Drives:
         self._tickets: dict[str, Ticket] = {}
         self._apps: dict[str, str] = {}
         self._unreadable: set[str] = set()
-        self._closed = False
+        self._closed = self._complained = False
         self._log = get_logger(__name__)
 
     def active(self, app: str | None = None) -> int:
@@ -111,34 +110,42 @@ class Drives:
             return
         adopt = self._parts.journal.runs.adopt
         for run_id, adopted in [(run_id, adopt(run_id, epoch, self.owner)) for run_id, epoch in orphans]:
-            self._adopted(run_id, adopted)
-
-    def _adopted(self, run_id: str, adopted: Future[RunRecord | None]) -> None:
-        log = self._log.bind(run_id=run_id)
-        try:
-            record = adopted.result(_ADOPT_PATIENCE)
-        except (JournalError, FutureTimeoutError) as error:
-            log.error("its process is gone, and it cannot be taken over yet: %s", str(error) or "the journal is slow")
-            if isinstance(error, Unreadable):  # after a change of keys, say: it would be so again
+            try:
+                self._adopted(run_id, adopted.result(_ADOPT_PATIENCE))
+            except Unreadable as error:  # after a change of keys, say: it would be so again
+                self._log.bind(run_id=run_id).error("its process is gone, and it cannot be taken over: %s", error)
                 self._unreadable.add(run_id)
-            return
+            except (JournalError, FutureTimeoutError) as error:
+                self._complain(run_id, error)
+
+    def _adopted(self, run_id: str, record: RunRecord | None) -> None:
+        self._complained = False
         if record is not None and (record.state != "queued" or record.outcome is not None):
-            log.warning("taken over from a process that is gone or does not answer")
-            self._loop.call(self._start, record, True)
+            self._log.bind(run_id=run_id).warning("taken over from a process that is gone or does not answer")
+            self._loop.call(self._start, record)
+
+    def _complain(self, run_id: str, error: Exception) -> None:
+        """Say that runs cannot be taken over, once for as long as that lasts: it is tried every now and then."""
+        if not self._complained:
+            reason = str(error) or "the journal is slow"
+            self._log.bind(run_id=run_id).error("its process is gone, and it cannot be taken over yet: %s", reason)
+        self._complained = True
 
     # on the loop
 
-    def _start(self, record: RunRecord, resumed: bool = False) -> None:
-        if record.id in self._drives:
-            return None  # a queued run can be stopped and promoted at once
+    def _start(self, record: RunRecord) -> None:
+        if (former := self._drives.get(record.id)) is not None:
+            if former.epoch >= record.epoch:
+                return None  # a queued run can be stopped and promoted at once
+            self._tasks[record.id].cancel()  # it was taken from us, and came back before its driver knew
         if self._closed:
             return self._ended(record.id)
         ticket = self._tickets.setdefault(record.id, _answered_elsewhere())
         self._apps.setdefault(record.id, record.app)
-        if resumed or not record.spec.channels:
+        if record.epoch > 1 or not record.spec.channels:
             ticket.release()
         try:
-            drive = Drive(record, self._parts, ticket=ticket, promoted=self._promote, resumed=resumed)
+            drive = Drive(record, self._parts, ticket=ticket, promoted=self._promote)
         except Exception as error:
             self._log.bind(run_id=record.id).error("cannot be driven: %s", error, error=error)
             ticket.fail(refusal(error, operator_key=False))
@@ -148,8 +155,12 @@ class Drives:
         self._drives[record.id] = drive
         task = asyncio.get_running_loop().create_task(drive.run())
         self._tasks[record.id] = task
-        task.add_done_callback(lambda _: self._ended(record.id))
+        task.add_done_callback(lambda _: self._driven(record.id, task))
         return None
+
+    def _driven(self, run_id: str, task: asyncio.Task[None]) -> None:
+        if self._tasks.get(run_id) is task:
+            self._ended(run_id)
 
     def _release_soon(self, ticket: Ticket) -> None:
         asyncio.get_running_loop().call_later(_RELEASE_PATIENCE, ticket.release)

@@ -29,8 +29,15 @@ class Owner:
         try:
             folder.mkdir(mode=0o700, exist_ok=True)
             descriptor = os.open(folder / self.id, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise ConfigurationError(
+                f"cannot create {folder / self.id}: {error.strerror}; free space on its disk, or let this user write "
+                "there"
+            ) from None
+        try:
             fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
+            os.close(descriptor)
             raise ConfigurationError(
                 f"{folder} does not take file locks ({error.strerror}): put BF_DATABASE_URL on a local disk"
             ) from None

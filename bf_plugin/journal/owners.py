@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Collection
 from concurrent.futures import Future
@@ -43,6 +44,16 @@ class OwnerStore(Base):
         def job(connection: Connection) -> None:
             connection.execute(update(owners).where(owners.c.id == owner).values(has_left=1))
             signal_all(connection)
+
+        return self.write(job)
+
+    def try_out(self) -> Future[None]:
+        """Write a row and take it back: a transaction that changes nothing would not notice a full disk."""
+
+        def job(connection: Connection) -> None:
+            row = f"check-{secrets.token_hex(8)}"
+            connection.execute(insert(owners).values(id=row, beat_at=0.0, has_left=1))
+            connection.execute(delete(owners).where(owners.c.id == row))
 
         return self.write(job)
 

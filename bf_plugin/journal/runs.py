@@ -42,7 +42,7 @@ _NEW_RUN = insert_of(
     *("id", "thread_id", "app", "owner", "state", "epoch", "attempts", "told"),
     *("created_at", "started_at", "deadline", "spec_sealed", "secrets_sealed"),
 )
-_DECIDE = Prepared(
+_decide = (
     update(runs)
     .where(_this, runs.c.outcome.is_(None))
     .values(
@@ -52,6 +52,8 @@ _DECIDE = Prepared(
         state=_at_its_place,
     )
 )
+_DECIDE = Prepared(_decide)
+_DECIDE_MINE = Prepared(_decide.where(runs.c.epoch == bindparam("in_epoch")))
 _THREAD_OF = Prepared(select(runs.c.thread_id).where(_this))
 _END = Prepared(
     update(runs)
@@ -80,6 +82,15 @@ _PLAIN = (
     "deadline",
 )
 _TELL = Prepared(update(runs).where(_this).values(told=literal_column("1")))
+# The index of unfinished runs knows what a process has to do with, however many have ended.
+_open = (runs.c.owner == bindparam("owner"), unfinished)
+_DECIDED = Prepared(
+    select(runs.c.id, runs.c.outcome, runs.c.finish_reason, runs.c.error_sealed).where(
+        *_open, runs.c.state != "ended", runs.c.outcome.is_not(None)
+    )
+)
+_STARTING = Prepared(select(runs.c.id).where(*_open, runs.c.state == "starting"))
+_UNDER_WAY = Prepared(select(runs.c.id, runs.c.epoch, runs.c.owner).where(unfinished).order_by(runs.c.created_at))
 
 
 class RunStore(Base):
@@ -116,20 +127,31 @@ class RunStore(Base):
         return self.write(job, record.id)
 
     def decide(
-        self, run_id: str, outcome: str, finish_reason: str, error: Mapping[str, Any] | None = None
+        self,
+        run_id: str,
+        outcome: str,
+        finish_reason: str,
+        error: Mapping[str, Any] | None = None,
+        *,
+        epoch: int | None = None,
     ) -> Future[Decision]:
         """Give a run its outcome, if it has none yet: the one statement that ends a run.
 
-        Who loses reads the outcome that won and obeys. A queued run stays queued, so that it never holds its thread.
+        Who loses reads the outcome that won and obeys. A queued run stays queued, so that it never holds its thread. A
+        driver says its `epoch`: raises Fenced when the run is another's to end.
         """
         sealed = None if error is None else self.vault.seal(dict(error))
-
-        values = {"run_id": run_id, "as_outcome": outcome, "because": finish_reason, "error": sealed}
+        values: dict[str, Any] = {"run_id": run_id, "as_outcome": outcome, "because": finish_reason, "error": sealed}
+        if epoch is not None:
+            values["in_epoch"] = epoch
 
         def job(connection: Connection) -> Decision:
-            if _DECIDE.execute(connection, values) == 1:
+            decided = _DECIDE if epoch is None else _DECIDE_MINE
+            if decided.execute(connection, values) == 1:
                 signal_driver(connection, run_id)
                 return Decision(won=True, outcome=outcome, finish_reason=finish_reason, error=error)
+            if epoch is not None:
+                fence(connection, run_id, epoch)
             row = outcome_of(connection, run_id)
             return Decision(won=False, error=self.vault.open(row.error_sealed), **_named(row))
 
@@ -209,15 +231,16 @@ class RunStore(Base):
 
     def decided(self, owner: str) -> list[tuple[str, Decision]]:
         """Return the runs `owner` drives that have an outcome and have not ended."""
-        columns = (runs.c.id, runs.c.outcome, runs.c.finish_reason, runs.c.error_sealed)
-        ending = (*_open_of(owner), runs.c.state != "ended", runs.c.outcome.is_not(None))
-        rows = self.read(lambda connection: connection.execute(select(*columns).where(*ending)).all())
-        return [(row.id, Decision(won=False, error=self.vault.open(row.error_sealed), **_named(row))) for row in rows]
+        rows = self.read(lambda connection: _DECIDED.rows(connection, {"owner": owner}))
+        return [
+            (run_id, Decision(won=False, outcome=outcome, finish_reason=reason, error=self.vault.open(error)))
+            for run_id, outcome, reason, error in rows
+        ]
 
     def starting(self, owner: str) -> list[str]:
         """Return the runs of `owner` that have not come to their first response."""
-        query = select(runs.c.id).where(*_open_of(owner), runs.c.state == "starting")
-        return self.read(lambda connection: list(connection.execute(query).scalars()))
+        rows = self.read(lambda connection: _STARTING.rows(connection, {"owner": owner}))
+        return [run_id for (run_id,) in rows]
 
     def has_thread(self, thread_id: str, app: str) -> bool:
         """Tell whether the app has this thread."""
@@ -226,9 +249,10 @@ class RunStore(Base):
 
     def under_way(self) -> Sequence[tuple[str, int, str | None]]:
         """Return id, epoch and owner of every run that has not ended, or whose plugins do not know, oldest first."""
-        query = select(runs.c.id, runs.c.epoch, runs.c.owner).where(unfinished).order_by(runs.c.created_at)
-        rows = self.read(lambda connection: connection.execute(query).all())
-        return [(row.id, row.epoch, row.owner) for row in rows]
+        return [
+            (run_id, epoch, owner)
+            for run_id, epoch, owner in self.read(lambda connection: _UNDER_WAY.rows(connection, {}))
+        ]
 
     def thread_items(self, thread_id: str, upto: int | None = None) -> list[Item]:
         """Return the items of a thread, oldest first, up to and including item number `upto`."""
@@ -281,11 +305,6 @@ class RunStore(Base):
             secrets=Secrets(**self.vault.open(secrets)) if secrets else None,
             error=self.vault.open(error),
         )
-
-
-def _open_of(owner: str) -> tuple[Any, Any]:
-    """Return the condition of the index that knows the runs a process has to do with, however many have ended."""
-    return runs.c.owner == owner, unfinished
 
 
 def _insert_thread(connection: Connection, record: RunRecord, now: float) -> None:

@@ -95,6 +95,12 @@ _START_CALL = Prepared(
 _FINISH_CALL = Prepared(
     update(calls).where(*_call, calls.c.state != "done").values(state="done", result_sealed=bindparam("result"))
 )
+_ANSWERED = Prepared(
+    select(calls.c.run_id, calls.c.tool_call_id)
+    .join(runs, runs.c.id == calls.c.run_id)
+    .where(runs.c.owner == bindparam("owner"), unfinished, runs.c.state == "active")
+    .where(calls.c.state == "done", calls.c.tool_call_id.is_not(None))
+)
 _RESULT = Prepared(select(calls.c.result_sealed).where(*_call))
 
 
@@ -272,10 +278,8 @@ class StepStore(Base):
 
     def answered(self, owner: str) -> Sequence[tuple[str, str]]:
         """Return run and tool call id of pages' answers on record, for runs that `owner` drives."""
-        driven = (runs.c.owner == owner, unfinished, runs.c.state == "active")
-        query = select(calls.c.run_id, calls.c.tool_call_id).join(runs, runs.c.id == calls.c.run_id)
-        answers = query.where(*driven, calls.c.state == "done", calls.c.tool_call_id.is_not(None))
-        return self.read(lambda connection: [(row.run_id, row.tool_call_id) for row in connection.execute(answers)])
+        rows = self.read(lambda connection: _ANSWERED.rows(connection, {"owner": owner}))
+        return [(run_id, tool_call_id) for run_id, tool_call_id in rows]
 
     def _step(self, row: Any) -> StepRecord:
         ended: tuple[Sequence[Any], FinishReason] = self.vault.open(row.ended_sealed) or ((), "stop")

@@ -99,17 +99,29 @@ def _derived(key: bytes, run_id: str) -> bytes:
 def key_in(path: Path) -> str:
     """Return the key in a file beside the database, made on first use, readable by its owner only.
 
-    Several processes may boot together: the file is written whole under another name and linked, which only one wins.
+    Raises JournalError when the file cannot be made or read.
     """
-    if not path.exists():
-        draft = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
-        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        if not path.exists():
+            _make_key(path)
+        return path.read_text(encoding="ascii").strip()
+    except OSError as error:
+        raise JournalError(
+            f"cannot make or read {path}: {error.strerror}; free space on its disk, let this user write there, "
+            "or set BF_SECRET_KEY"
+        ) from None
+
+
+def _make_key(path: Path) -> None:
+    """Make the file. Several processes may boot together: it is written whole under another name and linked, which only
+    one of them wins.
+    """
+    draft = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(Fernet.generate_key())
-        try:
+        with contextlib.suppress(FileExistsError):  # a sibling was first: its key counts
             os.link(draft, path)
-        except FileExistsError:
-            pass  # a sibling was first: its key counts
-        finally:
-            draft.unlink()
-    return path.read_text(encoding="ascii").strip()
+    finally:
+        draft.unlink()

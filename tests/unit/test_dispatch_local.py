@@ -6,6 +6,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from bf_plugin.dispatch.local import LocalDispatcher
 from bf_plugin.dispatch.owner import Owner
 from bf_plugin.driver import Parts
 from bf_plugin.engines.port import Engine
-from bf_plugin.errors import ProviderError, RequestError
+from bf_plugin.errors import JournalError, ProviderError, RequestError
 from bf_plugin.hookcalls import HookCalls
 from bf_plugin.hookguards import new_manager
 from bf_plugin.journal import Journal, RunRecord, open_journal
@@ -228,6 +229,72 @@ def test_a_run_that_cannot_be_read_does_not_keep_the_others(boot: Callable[..., 
     process.dispatcher.start()
 
     eventually(lambda: process.state(fine) == "ended")
+
+
+@pytest.mark.parametrize("channels", [["c"], []], ids=["streaming", "polling"])
+def test_a_run_that_comes_back(boot: Callable[..., Process], channels: list[str]) -> None:
+    """It was taken from this process by another one, which died at once: its former driver makes room for a new one."""
+    reached = threading.Event()
+
+    async def stand_still() -> None:
+        reached.set()
+        await asyncio.get_running_loop().create_future()
+
+    process = boot(ScriptedEngine([stand_still, "text"]))
+    record, ticket = process.start(channels=channels)
+    ticket.wait_accepted(5)
+    assert reached.wait(5)
+    assert process.journal.runs.adopt(record.id, 1, "1-1-dead").result(5) is not None
+
+    process.dispatcher.start()
+
+    assert ticket.ended.result(10).status == "completed"
+    eventually(lambda: process.state(record) == "ended")
+    eventually(lambda: process.dispatcher.active() == 0)
+
+
+def test_a_run_taken_over_before_its_first_response(boot: Callable[..., Process]) -> None:
+    """Whoever sees it first in the journal, it is gone on with, not begun afresh."""
+    process = boot(ScriptedEngine(["text"]))
+    dead = process.record(owner="1-1-dead")
+    opening = process.journal.steps.open(
+        dead.id, 1, 1, thread_id=dead.thread_id, engine_key="mine", fresh=dead.spec.messages
+    )
+    opening.result(5)
+    adopted = process.journal.runs.adopt(dead.id, 1, process.dispatcher.owner).result(5)
+    assert adopted is not None
+    assert adopted.state == "starting"
+
+    process.dispatcher.start()
+
+    process.gateway.wait_for_end()
+    assert process.gateway.types() == ["threadInfo", "delta", "end"]
+
+
+def test_a_journal_that_takes_no_takeover(
+    boot: Callable[..., Process], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """While the disk is full, say: that is said once, not with every try, and the run is taken when there is room."""
+    process = boot(ScriptedEngine(["text"]))
+    dead = process.record(owner="1-1-dead")
+    adopt, tries = process.journal.runs.adopt, 0
+
+    def fail(*args: Any) -> Future[Any]:
+        nonlocal tries
+        tries += 1
+        if tries > 3:
+            return adopt(*args)
+        failed: Future[Any] = Future()
+        failed.set_exception(JournalError("the disk is full; free space"))
+        return failed
+
+    monkeypatch.setattr(process.journal.runs, "adopt", fail)
+
+    process.dispatcher.start()
+
+    eventually(lambda: process.state(dead) == "ended")
+    assert tries == 4
+    assert caplog.text.count("cannot be taken over yet: the disk is full; free space") == 1
 
 
 def test_runs_of_a_living_process_are_left(boot: Callable[..., Process]) -> None:

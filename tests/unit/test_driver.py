@@ -22,7 +22,7 @@ from bf_plugin.journal import Journal, RunRecord, open_journal
 from bf_plugin.messengers.port import Destination
 from bf_plugin.pace import Pace
 from bf_plugin.settings import Settings
-from bf_plugin.testing.engine import ScriptedEngine, call
+from bf_plugin.testing.engine import ScriptedEngine, ScriptedStream, call
 from bf_plugin.testing.records import a_run
 from bf_plugin.threads import Workers
 from bf_plugin.tickets import Ticket
@@ -95,9 +95,7 @@ class World:
         creating = self.journal.runs.create(record, new_thread=thread_id is None, enqueue=enqueue, timeout=timeout)
         return creating.result(10)
 
-    def drive(
-        self, record: RunRecord, engine: ScriptedEngine, *, resumed: bool = False, answered: bool = True
-    ) -> tuple[Drive, Ticket]:
+    def drive(self, record: RunRecord, engine: ScriptedEngine, *, answered: bool = True) -> tuple[Drive, Ticket]:
         """Return a driver for a run on record, whose start is `answered` already, so that events may go."""
         manager = new_manager()
         for number, plugin in enumerate(self.plugins):
@@ -111,7 +109,7 @@ class World:
             messenger=lambda record: self.gateway,
         )
         ticket = Ticket()
-        drive = Drive(record, parts, ticket=ticket, promoted=self.promoted.append, resumed=resumed)
+        drive = Drive(record, parts, ticket=ticket, promoted=self.promoted.append)
         if answered:
             ticket.wait_accepted(0)
             drive.release()
@@ -196,6 +194,55 @@ def test_tools_are_run_and_answered(world: World) -> None:
     assert outputs[0]["output"] == "3"
     assert "b" in outputs[1]["output"]
     assert world.gateway.types() == ["threadInfo", "function_call", "delta", "end"]
+
+
+def test_steps_tell_when_text_came_and_how_they_ended(world: World) -> None:
+    """Of each step hooks learn its first text, and of a step without one that there was none."""
+    tools = Toolbox("clock")
+    tools.tool(name="now")(lambda: 12)
+    world.plugins.append(tools)
+    gate = Gate(lambda: world.gateway.text() == "It is")
+    engine = ScriptedEngine([call("now")], ["It is", gate, " noon"])
+    record = world.run(engine)
+    _crash(world, record, engine, gate)
+
+    asyncio.run(world.drive(_adopt(world, record), engine)[0].run())
+
+    (outcome,) = world.recorder.outcomes
+    assert [(step.first_text_at, step.finish_reason) for step in outcome.steps] == [(None, "stop"), (None, "stop")]
+    again = world.run(again_engine := ScriptedEngine(["Hello ", "there"], finish_reason="length"), record.thread_id)
+    asyncio.run(world.drive(again, again_engine)[0].run())
+    (step,) = world.recorder.outcomes[-1].steps
+    assert step.finish_reason == "length"
+    assert step.first_text_at is not None
+    assert step.ended_at is not None
+    assert step.started_at <= step.first_text_at <= step.ended_at
+
+
+def test_a_run_carries_its_trace(world: World) -> None:
+    """To the engine and to hooks, with its messages and the time it began, in each process that drives it."""
+    trace: dict[str, Any] = {"traceparent": f"00-{'1' * 32}-{'2' * 16}-01", "tracestate": "a=b"}
+    seen: list[Run] = []
+
+    class Witness:
+        @hookimpl
+        def on_end(self, run: Run) -> None:
+            seen.append(run)
+
+    world.plugins.append(Witness())
+    gate = Gate(lambda: world.gateway.text() == "so far")
+    engine = ScriptedEngine(["so far", gate, ", so good"])
+    record = world.run(engine, **trace)
+    _crash(world, record, engine, gate)
+
+    asyncio.run(world.drive(_adopt(world, record), engine)[0].run())
+
+    (run,) = seen
+    assert {"traceparent": run.traceparent, "tracestate": run.tracestate} == trace
+    assert run.started_at == world.now(record).started_at
+    assert run.messages == (text_message("user", "hello"),)
+    accesses = [(access.traceparent, access.tracestate) for access in engine.accesses]
+    assert accesses == [tuple(trace.values())] * 2  # asked, and followed by the next process
 
 
 def _stop_at_gate(world: World, engine: ScriptedEngine, record: RunRecord, gate: Gate) -> Ticket:
@@ -468,7 +515,7 @@ def test_a_crashed_run_goes_on(world: World) -> None:
     record = world.run(engine)
     _crash(world, record, engine, gate)
 
-    asyncio.run(world.drive(_adopt(world, record), engine, resumed=True)[0].run())
+    asyncio.run(world.drive(_adopt(world, record), engine)[0].run())
 
     _check_whole(world, "so far, so good")
     assert engine.resumed[0][1].texts == {(0, 0): "so far"}
@@ -484,7 +531,7 @@ def test_a_lost_response_is_asked_for_again_if_nothing_was_sent(world: World) ->
     _crash(world, record, engine, gate)
     engine.responses.clear()
 
-    asyncio.run(world.drive(_adopt(world, record), engine, resumed=True)[0].run())
+    asyncio.run(world.drive(_adopt(world, record), engine)[0].run())
 
     _check_whole(world, "second try")
     assert [_short(item) for item in engine.requests[1].new] == ["user: hello"]
@@ -499,12 +546,34 @@ def test_a_lost_response_that_was_seen_fails_the_run(world: World) -> None:
     _crash(world, record, engine, gate)
     engine.responses.clear()
 
-    asyncio.run(world.drive(_adopt(world, record), engine, resumed=True)[0].run())
+    asyncio.run(world.drive(_adopt(world, record), engine)[0].run())
 
     _check_whole(world, "so far")
     assert world.gateway.events[-2]["error"]["code"] == "provider_lost_response"
     assert world.said(record) == ["user: hello", "assistant: so far"]
     assert world.now(record).state == "ended"
+
+
+class Fading(ScriptedEngine):
+    """An engine whose responses, taken up again, say something and are lost then."""
+
+    async def resume(self, handle: Any, cursor: Any, access: Any) -> ScriptedStream:
+        lost = ProviderError("gone", code="provider_lost_response")
+        return ScriptedStream(handle["response_id"], ["some", lost], Usage(), "stop")
+
+
+def test_a_response_that_is_lost_while_it_is_followed(world: World) -> None:
+    """What it said since the takeover is on its way to the page: it is not asked for again."""
+    gate = Gate()
+    engine = Fading([gate, "never"], ["another answer"])
+    record = world.run(engine)
+    _crash(world, record, engine, gate)
+
+    asyncio.run(world.drive(_adopt(world, record), engine)[0].run())
+
+    _check_whole(world, "some")
+    assert world.gateway.events[-2]["error"]["code"] == "provider_lost_response"
+    assert world.said(record) == ["user: hello", "assistant: some"]
 
 
 def test_a_run_is_given_up_after_too_many_takeovers(world: World) -> None:
@@ -516,7 +585,7 @@ def test_a_run_is_given_up_after_too_many_takeovers(world: World) -> None:
     for _ in range(4):
         record = _adopt(world, record)
 
-    asyncio.run(world.drive(record, engine, resumed=True)[0].run())
+    asyncio.run(world.drive(record, engine)[0].run())
 
     assert world.gateway.events[-2]["error"]["code"] == "too_many_takeovers"
     _check_whole(world, "so far")
@@ -557,7 +626,7 @@ def test_a_started_tool_after_a_crash(world: World, idempotent: bool, runs: int)
 
     asyncio.run(scenario())
 
-    asyncio.run(world.drive(_adopt(world, record), engine, resumed=True)[0].run())
+    asyncio.run(world.drive(_adopt(world, record), engine)[0].run())
 
     outputs = [item["output"] for item in engine.requests[1].new if item["type"] == "function_output"]
     assert outputs[0] == "seen"
@@ -577,7 +646,7 @@ def test_plugins_are_told_of_the_end_after_a_crash(world: World) -> None:
     assert [run_id for run_id, _, _ in world.journal.runs.under_way()] == [record.id]
     sent = list(world.gateway.bodies)
 
-    asyncio.run(world.drive(_adopt(world, record), engine, resumed=True)[0].run())
+    asyncio.run(world.drive(_adopt(world, record), engine)[0].run())
 
     assert [(outcome.status, outcome.text) for outcome in world.recorder.outcomes] == [("completed", "text")] * 2
     assert world.gateway.bodies == sent
@@ -608,7 +677,7 @@ def test_hooks_are_shown_the_text_again(world: World) -> None:
     record = world.run(engine)
     _crash(world, record, engine, gate)
 
-    asyncio.run(world.drive(_adopt(world, record), engine, resumed=True)[0].run())
+    asyncio.run(world.drive(_adopt(world, record), engine)[0].run())
 
     assert plugin.replays == 1
     _check_whole(world, "SO FAR, SO GOOD")
@@ -628,7 +697,7 @@ def test_a_hook_that_cannot_be_replayed_ends_the_run(world: World) -> None:
     record = world.run(engine)
     _crash(world, record, engine, gate)
 
-    asyncio.run(world.drive(_adopt(world, record), engine, resumed=True)[0].run())
+    asyncio.run(world.drive(_adopt(world, record), engine)[0].run())
 
     assert world.gateway.events[-2]["error"]["code"] == "hook_not_replayable"
 
@@ -643,7 +712,7 @@ def test_a_crashed_run_that_was_ending_keeps_its_outcome(world: World) -> None:
     adopted = world.journal.runs.adopt(record.id, 1, "other").result(5)
     assert adopted is not None
 
-    asyncio.run(world.drive(adopted, engine, resumed=True)[0].run())
+    asyncio.run(world.drive(adopted, engine)[0].run())
 
     assert world.gateway.types()[-1] == "end"
     assert world.gateway.events[-1]["finish_reason"] == "cancelled"
@@ -676,6 +745,36 @@ def test_a_driver_that_lost_its_run_says_nothing(world: World) -> None:
 
     assert world.gateway.types() == ["threadInfo", "delta"]
     assert world.now(record).outcome is None
+
+
+def test_a_driver_that_lost_its_run_does_not_end_it(world: World) -> None:
+    """Its last message is refused after another driver has the run: that is not the run's failure."""
+    record = world.run(ScriptedEngine())
+
+    async def lose_it() -> None:
+        if "delta" in world.gateway.types():
+            world.journal.runs.adopt(record.id, 1, "other").result(5)
+            raise DeliveryRefused("404")
+
+    world.gateway.answer = lose_it
+    engine = ScriptedEngine(["text", Gate()])
+
+    asyncio.run(asyncio.wait_for(world.drive(record, engine)[0].run(), 10))
+
+    assert world.now(record).outcome is None
+
+
+def test_a_deadline_seen_by_a_driver_that_lost_its_run(world: World) -> None:
+    """The next driver sees the same deadline by itself; the former one goes away."""
+    world.settings = Settings(coalesce_ms=0, run_timeout=0.2)
+    engine = ScriptedEngine(["so far", Gate()])
+    record = world.run(engine)
+    world.journal.runs.adopt(record.id, 1, "other").result(5)
+
+    asyncio.run(asyncio.wait_for(world.drive(record, engine)[0].run(), 10))
+
+    assert world.now(record).outcome is None
+    assert world.gateway.bodies == []
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -820,9 +919,9 @@ def test_an_end_is_sealed_however_long_the_journal_fails(world: World, monkeypat
     record = world.run(engine)
     decide = world.journal.runs.decide
 
-    def decided(*args: Any) -> Future[Any]:
+    def decided(*args: Any, **options: Any) -> Future[Any]:
         Failing(monkeypatch, world.journal.log._groups._writer, "submit_all", times=3)
-        return decide(*args)
+        return decide(*args, **options)
 
     monkeypatch.setattr(world.journal.runs, "decide", decided)
 

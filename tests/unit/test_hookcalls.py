@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import math
 import threading
@@ -155,6 +156,9 @@ def test_a_draft_keeps_its_identity(setup: Setup, field: str) -> None:
         ("options", {"temperature": math.nan}, "not JSON"),
         ("metadata", {"n": 1}, "metadata.n"),
         ("instructions", 5, "instructions"),
+        ("traceparent", "00-1-2-01", "traceparent, tracestate: not as W3C Trace Context has them"),
+        ("traceparent", f"00-{'1' * 32}-{'2' * 16}-01\r\nX-Other: header", "traceparent, tracestate: not as"),
+        ("tracestate", "a=b", "traceparent, tracestate: not as"),
     ],
 )
 def test_a_bad_draft_names_plugin_and_field(setup: Setup, field: str, value: Any, problem: str) -> None:
@@ -400,12 +404,12 @@ def test_an_awaitable_that_hangs_is_cancelled_and_named(setup: Setup, caplog: py
     async def stubborn() -> None:
         try:
             await asyncio.sleep(PATIENCE)
-        except asyncio.CancelledError:
-            ended.append("cancelled")
+        except asyncio.CancelledError as error:
+            ended.append(error.args)
             raise ValueError("too late to matter") from None
 
     result = answer(setup(stuck=tool(stubborn)), new_call(timeout=0.05))
-    assert (result.is_error, ended) == (True, ["cancelled"])
+    assert (result.is_error, ended) == (True, [("timeout",)])
     assert "plugin stuck: no answer in time" in caplog.text
 
 
@@ -488,7 +492,8 @@ def test_a_cancelled_driver_leaves_no_thread_uncounted(setup: Setup, workers: Wo
 
 
 def test_a_cancelled_driver_cancels_the_awaitable(setup: Setup) -> None:
-    """When the run is stopped, what a plugin is awaiting is cancelled too."""
+    """When the run is stopped, what a plugin is awaiting is cancelled too, and not as late."""
+    said: list[tuple[object, ...]] = []
 
     async def stopped() -> str:
         begun, ended = asyncio.Event(), asyncio.Event()
@@ -497,18 +502,49 @@ def test_a_cancelled_driver_cancels_the_awaitable(setup: Setup) -> None:
             begun.set()
             try:
                 await asyncio.sleep(PATIENCE)
-            finally:
+            except asyncio.CancelledError as error:
+                said.append(error.args)
                 ended.set()
+                raise
 
         task = asyncio.ensure_future(setup(slow=tool(stay)).on_tool_call(new_run(), new_call()))
         await begun.wait()
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        await ended.wait()
+        await asyncio.wait_for(ended.wait(), PATIENCE)
         return "ended"
 
     assert run(stopped()) == "ended"
+    assert said == [()]
+
+
+def test_a_tool_that_fails_as_the_driver_is_cancelled(setup: Setup) -> None:
+    """Nobody hears of the failure, and asyncio does not complain of that in the log."""
+
+    async def stopped() -> list[Any]:
+        begun, fail, failing = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        unheard: list[Any] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: unheard.append(context))
+
+        async def work() -> None:
+            begun.set()
+            await fail.wait()
+            failing.set()
+            raise StopRun("error", "enough")
+
+        task = asyncio.ensure_future(setup(slow=tool(work)).on_tool_call(new_run(), new_call()))
+        await begun.wait()
+        fail.set()
+        await failing.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        del task
+        gc.collect()
+        return unheard
+
+    assert run(stopped()) == []
 
 
 # on_end and on_stop --------------------------------------------------------------------------------------------------

@@ -434,6 +434,14 @@ def test_the_key_beside_the_database_is_private(path: Path) -> None:
     assert [file.name for file in path.parent.iterdir() if ".key." in file.name] == []
 
 
+def test_a_key_that_cannot_be_made_is_said(path: Path) -> None:
+    """Its file, and what may be done about it."""
+    path.with_name("journal.db.key").mkdir()
+
+    with pytest.raises(JournalError, match=r"journal\.db\.key.*set BF_SECRET_KEY"):
+        open_journal(f"sqlite:///{path}")
+
+
 def test_a_locked_database_is_an_error_with_advice(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A writer that never ends is named, and later writes work."""
     monkeypatch.setattr("bf_plugin.journal.sqlite._BUSY", 0.05)

@@ -122,7 +122,7 @@ def test_a_hole_that_can_no_longer_be_filled_is_a_loss() -> None:
 
 
 def test_halves_of_a_pair_in_two_deltas() -> None:
-    """The first half waits for the second; alone it is replaced."""
+    """A delta that ends in the first half waits as a whole for the second; alone it is replaced."""
     transcript = Transcript()
 
     assert [
@@ -130,7 +130,19 @@ def test_halves_of_a_pair_in_two_deltas() -> None:
         transcript.add(FIRST, "\ude00b", ragged=True),
         transcript.add(FIRST, "c\ud83d", ragged=True),
         transcript.add(FIRST, "d"),
-    ] == ["a", "😀b", "c", "\ufffdd"]
+    ] == ["", "a😀b", "", "c\ufffdd"]
+
+
+def test_a_half_of_an_item_that_is_told_again() -> None:
+    """What waited for its other half comes again too, after a reconnect: it is not joined to the item's top."""
+    transcript = Transcript()
+    handed_on = [transcript.add(FIRST, "ab", ragged=True), transcript.add(FIRST, "c\ud83d", ragged=True)]
+    transcript.reconnected()
+    transcript.started(FIRST[0])
+
+    handed_on += [transcript.add(FIRST, text, ragged=True) for text in ("ab", "c\ud83d", "\ude00d")]
+
+    assert "".join(handed_on) == "abc😀d"
 
 
 @settings(max_examples=60, deadline=None)

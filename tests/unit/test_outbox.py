@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from concurrent.futures import Future
+from itertools import groupby
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from bf_plugin import events, hookimpl, in_thread
 from bf_plugin.composer import Composer
+from bf_plugin.cursors import cursor_of
 from bf_plugin.delivery import Delivery, DeliveryFailed
 from bf_plugin.errors import DeliveryRefused, DeliveryRetry, Fenced, PluginError, StopRun
 from bf_plugin.hookcalls import HookCalls
@@ -169,6 +171,38 @@ def test_all_text_arrives_in_order(script: list[tuple[str, str]], interval: floa
                 parts[-1] += text
             assert lane.log.text() == "".join(events.well_formed(part) for part in parts)
             assert lane.outbox.composer.answer == events.well_formed(parts[-1])
+
+    asyncio.run(scenario())
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    deltas=st.lists(
+        st.tuples(st.text(alphabet="a😀\ud83d\ude00", min_size=1, max_size=3), st.integers(0, 1)),
+        min_size=1,
+        max_size=8,
+    ),
+    read=st.integers(0, 8),
+)
+def test_a_cursor_never_lies_within_a_character(deltas: list[tuple[str, int]], read: int) -> None:
+    """Wherever a process dies, what the provider says from its cursor on completes what was sealed."""
+
+    async def scenario() -> None:
+        async with Lane() as first:
+            for sequence, (text, output) in enumerate(deltas[:read]):
+                first.outbox.text(text, (1, (output, 0)), sequence)
+                await asyncio.sleep(0)
+            await first.outbox.flush()
+        cursor = cursor_of(first.log.rows, 1)
+        async with Lane() as second:
+            second.log.rows = list(first.log.rows)
+            second.outbox.restore(first.log.rows)
+            for sequence, (text, output) in enumerate(deltas):
+                if sequence > cursor.sequence:
+                    second.outbox.text(text, (1, (output, 0)), sequence)
+            await second.outbox.finish()
+            parts = [("".join(text for text, _ in part)) for _, part in groupby(deltas, lambda delta: delta[1])]
+            assert second.log.text() == "".join(events.well_formed(part) for part in parts)
 
     asyncio.run(scenario())
 

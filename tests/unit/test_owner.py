@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -113,12 +114,24 @@ def test_a_forked_child_does_not_hold_its_parents_mark(owner: Owner, process: su
     os.close(reported)
 
 
-def test_a_place_that_takes_no_locks(tmp_path: Path) -> None:
+def test_a_place_that_takes_no_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The error names the setting to change."""
+
+    def refuse(descriptor: int, operation: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("bf_plugin.dispatch.owner.fcntl.lockf", refuse)
+
+    with pytest.raises(ConfigurationError, match="BF_DATABASE_URL"):
+        Owner(tmp_path / "locks")
+
+
+def test_a_place_that_takes_no_files(tmp_path: Path) -> None:
+    """It may be full, or somebody else's: that is another error than a network filesystem's."""
     folder = tmp_path / "file"
     folder.touch()
 
-    with pytest.raises(ConfigurationError, match="BF_DATABASE_URL"):
+    with pytest.raises(ConfigurationError, match="free space on its disk"):
         Owner(folder)
 
 

@@ -103,6 +103,7 @@ class Transcript:
     def started(self, output: int) -> None:
         """The new connection tells an output item from its top."""
         self._positions = {part: at for part, at in self._positions.items() if part[0] != output}
+        self._held = {part: text for part, text in self._held.items() if part[0] != output}
         self._started.add(output)
 
     def _tail(self, part: Part, full: str, known: str) -> str:
@@ -123,9 +124,13 @@ class Transcript:
         buffer.write(text)
 
     def _whole(self, part: Part, text: str) -> str:
+        """Return the text with what was held before it. One that ends in half a character is held as a whole: what is
+        handed on, and the cursor behind it, must not part in the middle of a delta.
+        """
         text = self._held.pop(part, "") + text
         if text and "\ud800" <= text[-1] <= "\udbff":
-            self._held[part], text = text[-1], text[:-1]
+            self._held[part] = text
+            return ""
         return clean(text)
 
     def _beyond(self, part: Part, text: str) -> str:
