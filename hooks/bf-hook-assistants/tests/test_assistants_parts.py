@@ -51,6 +51,19 @@ def test_a_stream_may_be_cut_anywhere(events, end, ascii_only, cuts):
     assert read == events
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_each_place_of_a_stream(end):
+    """Cut at any one place, between the two bytes of a line end too, and into single bytes."""
+    events = [("thread.message.delta", {"a": "wörld \u2028"}), ("thread.run.completed", {"a": 1})]
+    sent = written(events, end, ascii_only=False)
+    for place in range(len(sent)):
+        decoder = Decoder()
+        assert [*decoder.feed(sent[:place]), *decoder.feed(sent[place:] + b"\n")] == events
+    decoder = Decoder()
+    single = [frame for byte in (*sent, 10) for frame in decoder.feed(bytes([byte]))]
+    assert single == events
+
+
 def test_what_is_no_json():
     """It is a failure of the connection, not an event."""
     with pytest.raises(BrokenStreamError):
@@ -235,12 +248,15 @@ def test_cancelling_what_is_over(on_loop, server):
 
 def test_cancelling_tells_the_usage(on_loop, server, says):
     """`cancelling` is waited for: only then the usage is known. Twice is once."""
-    gate = says.Gate()
-    server.script("So far ", gate)
+    server.hold_cancelled = says.Gate()
+    server.script("So far ", says.Gate())
 
     async def work(engine):
         stream = await engine.start(a_step(), ACCESS)
-        usages = await asyncio.gather(*(engine.cancel(stream.handle, ACCESS) for _ in range(2)))
+        asked = asyncio.gather(*(engine.cancel(stream.handle, ACCESS) for _ in range(2)))
+        await asyncio.to_thread(server.wait_until, lambda: len(server.paths("GET")) >= 2)
+        server.hold_cancelled.release()
+        usages = await asked
         await stream.aclose()
         return usages
 
