@@ -1,14 +1,14 @@
 """What a plugin's factory is called with: its settings, a store that outlives the process, a way onto the event loop.
 
-`store` and `run_async` are lent by a running mount. Where there is none, as under `bf-plugin plugins`, a plugin is
-loaded all the same, and only their use is an error; so a factory reads its settings, and hooks do the rest.
+`store`, `run_async` and `active_runs` are lent by a running mount. Where there is none, as under `bf-plugin plugins`,
+a plugin is loaded all the same, and only their use is an error; so a factory reads its settings, and hooks do the rest.
 """
 
 from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar
 
@@ -67,7 +67,8 @@ class PluginContext:
 
     `section` is the plugin's own part of the settings, the table `[plugins.NAME]` of the apps file, empty without one.
     `settings` are those of the whole gateway, for engines and messengers. `store` keeps values over processes and
-    restarts, `run_async(coroutine, timeout)` runs a coroutine on the event loop; both work in hooks, not in a factory.
+    restarts, `run_async(coroutine, timeout)` runs a coroutine on the event loop, `active_runs()` tells how many runs
+    this process drives now or is about to; all three work in hooks, not in a factory.
     """
 
     name: str
@@ -75,6 +76,7 @@ class PluginContext:
     settings: Settings | None = field(default=None, repr=False)
     store: PluginStore = field(default_factory=lambda: _NoStore(), repr=False)
     run_async: RunAsync = field(default_factory=lambda: _no_loop, repr=False)
+    active_runs: Callable[[], int] = field(default_factory=lambda: _no_runs, repr=False)
 
 
 _INSTEAD = {
@@ -141,6 +143,10 @@ class _NoStore:
 def _no_loop(coroutine: Coroutine[Any, Any, T], timeout: float | None = None) -> T:
     coroutine.close()
     _nothing_runs("run_async")
+
+
+def _no_runs() -> int:
+    _nothing_runs("active_runs")
 
 
 def _nothing_runs(what: str) -> NoReturn:

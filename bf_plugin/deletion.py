@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -25,7 +25,7 @@ PATIENCE = 20.0
 
 @dataclass(frozen=True, slots=True)
 class Deleted:
-    """What became of the provider's part, and why it is kept if it is."""
+    """What became of the providers' parts, and why something is kept if it is."""
 
     provider: Literal["nothing", "deleted", "kept"]
     message: str | None = None
@@ -35,7 +35,7 @@ class Deletion:
     """Deletes threads. Called in request threads.
 
     An engine that can delete has `async forget(names, access) -> bool`: `names` are handles and a state of its own, the
-    answer is whether the provider keeps nothing of them any more.
+    answer is whether the provider keeps nothing of them any more. Of one that is `stateless` nothing is kept anywhere.
     """
 
     def __init__(self, *, journal: Journal, engines: Mapping[str, Engine], loop: LoopThread, waiters: Waiters) -> None:
@@ -63,10 +63,13 @@ class Deletion:
                 raise _unknown() from None
             except ThreadBusy:
                 raise RequestError(409, "the thread has a run under way: stop it or wait", retry_after=1) from None
-            return Deleted("nothing") if kept is None else self._forget(kept, app, provider_key)
+            return _together([self._forget(one, app, provider_key) for one in kept])
 
     def _forget(self, kept: Kept, app: App, provider_key: str | None) -> Deleted:
-        forget: Any = getattr(self._engines.get(kept.provider), "forget", None)
+        engine: Any = self._engines.get(kept.provider)
+        if getattr(engine, "stateless", False):
+            return Deleted("nothing")
+        forget: Any = getattr(engine, "forget", None)
         if forget is None:
             return Deleted("kept", f"deleting is not supported for provider {kept.provider}")
         access = _access(kept, app, provider_key)
@@ -84,13 +87,22 @@ class Deletion:
 
 def _access(kept: Kept, app: App, provider_key: str | None) -> Access | None:
     """Return the access under which the provider keeps it, None if its key is not at hand."""
-    likely = app.openai_api_key if kept.operator_key else provider_key
-    for key in (provider_key, app.openai_api_key):
+    operators = app.operator_key(kept.provider)
+    likely = operators if kept.operator_key else provider_key
+    for key in (provider_key, operators):
         access = Access(api_key=key or "", base_url=kept.base_url)
         known = key == likely if kept.engine_key is None else engine_key(kept.provider, access) == kept.engine_key
         if key and known:
             return access
     return None
+
+
+def _together(parts: Sequence[Deleted]) -> Deleted:
+    """Return what became of a thread that several providers have answered in."""
+    kept = dict.fromkeys(part.message for part in parts if part.provider == "kept")
+    if kept:
+        return Deleted("kept", "; ".join(filter(None, kept)))
+    return Deleted("deleted" if any(part.provider == "deleted" for part in parts) else "nothing")
 
 
 def _unknown() -> RequestError:

@@ -7,6 +7,7 @@ import json
 from dataclasses import asdict, fields
 from typing import Any
 
+from bf_plugin.tracecontext import trace_context
 from bf_plugin.values import RunDraft
 
 
@@ -25,7 +26,8 @@ def draft_problem(draft: RunDraft) -> str | None:
         return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
     except (TypeError, ValueError, RecursionError) as error:
         return f"not JSON: {error}"
-    return None
+    trace = (draft.traceparent, draft.tracestate)
+    return None if trace_context(*trace) == trace else "traceparent, tracestate: not as W3C Trace Context has them"
 
 
 @functools.cache

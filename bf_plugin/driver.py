@@ -298,4 +298,8 @@ def run_of(record: RunRecord) -> Run:
         metadata=spec.metadata,
         options=spec.options,
         stream=spec.stream,
+        messages=tuple(spec.messages),
+        started_at=record.started_at or record.created_at,
+        traceparent=spec.traceparent,
+        tracestate=spec.tracestate,
     )

@@ -174,16 +174,21 @@ class HookCalls:
         raise Overdue("none", f"not called in {seconds:g} s, all {self._workers.limit} threads are busy", begun=False)
 
     async def _awaited(self, trail: Trail, seconds: float, answer: Awaitable[T]) -> T:
-        """Await what a plugin returned; Overdue when it takes longer, even if it ignores being cancelled."""
+        """Await what a plugin returned; Overdue when it takes longer, even if it ignores being cancelled.
+
+        Then the message of its CancelledError is `timeout`, so that it knows this from the end of its run.
+        """
+        overdue = False
         task = asyncio.get_running_loop().create_task(_contained(trail, answer))
         task.add_done_callback(lambda _: _close(answer))  # it may be cancelled before it began to await
         try:
             await asyncio.wait({task}, timeout=max(seconds, 0))
+            overdue = True
         finally:
             if task.done():
                 self._forget(task)  # whoever waits may be cancelled by now
             else:
-                task.cancel()
+                task.cancel("timeout" if overdue else None)
                 self._keep(task)
         if not task.done():
             raise Overdue(trail.plugin, f"no answer in time, {seconds:g} s of it spent awaiting")

@@ -26,6 +26,8 @@ class Lease:
     def __init__(self, loop: LoopThread) -> None:
         self._loop = loop
         self._pid = os.getpid()
+        self.count: Callable[[], int] | None = None
+        """What counts the runs under way; there once runs can be."""
         self._lock = threading.Lock()  # guards what follows: nothing may begin to wait behind `close`
         self._waiting: set[Future[Any]] = set()
         self._closed = False
@@ -41,12 +43,22 @@ class Lease:
     def check(self, what: str) -> None:
         """Raise ContextError where `what` cannot be used now, or not in this thread."""
         refuse_on_loop(what)
+        self._check_open(what)
+
+    def _check_open(self, what: str) -> None:
         if os.getpid() != self._pid:
             raise ContextError(
                 f"context.{what} is that of the process this one was forked from: use the one given here"
             )
         if self._closed:
             raise ContextError(f"context.{what} was called after the plugin was closed")
+
+    def active_runs(self) -> int:
+        """Return how many runs this process drives or is about to. Any thread, the loop too: it does not wait."""
+        self._check_open("active_runs")
+        if self.count is None:
+            raise ContextError("context.active_runs was called before the gateway was up: use it in hooks")
+        return self.count()
 
     def run_async(self, coroutine: Coroutine[Any, Any, T], timeout: float | None = None) -> T:
         """Run a coroutine on the loop and wait for it, as `RunAsync` says."""
@@ -117,6 +129,6 @@ def lend(journal: Journal, lease: Lease) -> Callable[..., PluginContext]:
 
     def new_context(**fields: Any) -> PluginContext:
         store = JournalStore(journal.plugin_values, lease, fields["name"])
-        return PluginContext(store=store, run_async=lease.run_async, **fields)
+        return PluginContext(store=store, run_async=lease.run_async, active_runs=lease.active_runs, **fields)
 
     return new_context

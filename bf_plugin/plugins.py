@@ -58,6 +58,19 @@ class Plugins:
     messengers: Mapping[str, Messenger]
     reports: Sequence[PluginReport]
 
+    def warm_up(self) -> None:
+        """Call the `warm_up` of engines, messengers and plugins that have one: what takes long, before the first run.
+
+        Failures are logged. It may block.
+        """
+        for title, part in self._parts().items():
+            warm_up = getattr(part, "warm_up", None)
+            if callable(warm_up):
+                try:
+                    warm_up()
+                except Exception as error:
+                    _log.error("%s failed in warm_up: %s", title, error, error=error)
+
     def require(self, names: Iterable[str]) -> None:
         """Raise ConfigurationError when a plugin of these names was not loaded.
 
@@ -74,11 +87,7 @@ class Plugins:
 
         Failures are logged, and what takes longer than 5 s is left behind.
         """
-        parts: dict[str, object] = {}
-        for kind, ports in (("engine", self.engines), ("messenger", self.messengers)):
-            parts |= {f"{kind} {name}": port for name, port in ports.items()}
-        parts |= {f"plugin {name}": plugin for name, plugin in self._own()}
-        closings = {title: getattr(part, "aclose", None) for title, part in parts.items()}
+        closings = {title: getattr(part, "aclose", None) for title, part in self._parts().items()}
         await asyncio.gather(*(_closed(title, aclose) for title, aclose in closings.items() if callable(aclose)))
 
     def close(self) -> None:
@@ -90,6 +99,13 @@ class Plugins:
                     close()
                 except Exception as error:
                     _log.error("plugin %s failed in close: %s", name, error, error=error)
+
+    def _parts(self) -> dict[str, object]:
+        """Return all of it, by what it is called in the log."""
+        parts: dict[str, object] = {}
+        for kind, ports in (("engine", self.engines), ("messenger", self.messengers)):
+            parts |= {f"{kind} {name}": port for name, port in ports.items()}
+        return parts | {f"plugin {name}": plugin for name, plugin in self._own()}
 
     def _own(self) -> list[tuple[str, object]]:
         return [(name, getattr(one, "plugin", None)) for name, one in self.manager.list_name_plugin()]

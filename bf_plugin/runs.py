@@ -6,13 +6,13 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import TimeoutError as FutureTimeoutError
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from bf_plugin.apps import App
 from bf_plugin.dispatch.port import Dispatcher
 from bf_plugin.endings import failure_of
-from bf_plugin.engines.port import Engine
+from bf_plugin.engines.port import Access, Checks, Engine
 from bf_plugin.errors import RequestError, invalid
 from bf_plugin.hookcalls import HookCalls
 from bf_plugin.ids import is_ours, new_run_id, new_thread_id
@@ -24,6 +24,7 @@ from bf_plugin.places import Places
 from bf_plugin.requests import StartRequest, StopRequest, ToolAnswer, check_operator_resources, merge_assistant
 from bf_plugin.settings import Settings
 from bf_plugin.tickets import Result, Ticket
+from bf_plugin.tracecontext import NO_TRACE, TraceContext
 from bf_plugin.values import RunDraft, StopReason
 from bf_plugin.waiters import Waiters
 
@@ -39,6 +40,7 @@ class Origin:
 
     request_id: str
     host_environ: Mapping[str, Any]
+    trace: TraceContext = NO_TRACE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,13 +90,12 @@ class Runs:
         run has the key of `claim`.
         """
         request = merge_assistant(request, app)
-        operator_key = request.provider_key is None
-        if operator_key:
-            check_operator_resources(request, app)
+        check_operator_resources(request, app)
         thread_id, new_thread, warnings = self._thread(request, app)
         draft = _draft(request, app, origin, thread_id, new_thread)
         self._hooks.before_run(draft)
-        record = self._record(draft, request, app, origin, operator_key)
+        record = self._record(draft, request, app, origin)
+        warnings += self._warnings_of_engine(draft, record)
         ticket = Ticket()
         with self._waiters.place() as may_wait:
             if not (request.stream or may_wait):
@@ -151,16 +152,14 @@ class Runs:
             raise _unknown_thread()
         return new_thread_id(), True, [*warnings, "payload.thread_id is not known: a new thread was started"]
 
-    def _record(
-        self, draft: RunDraft, request: StartRequest, app: App, origin: Origin, operator_key: bool
-    ) -> RunRecord:
+    def _record(self, draft: RunDraft, request: StartRequest, app: App, origin: Origin) -> RunRecord:
         if draft.provider not in self._engines:
             known = ", ".join(sorted(self._engines)) or "none"
             raise invalid("payload.provider", f"is not installed here; installed are: {known}")
         if draft.model is None:
             raise invalid("payload.model", "is required: no model is configured for this app")
         ours = draft.provider == "openai"
-        key = request.provider_key or (app.openai_api_key if ours else None)
+        key, operator_key = _key(draft, request, app)
         if ours and key is None:
             raise invalid("payload.apiKey", "is required: no provider key is configured for this app")
         spec = RunSpec(
@@ -179,6 +178,8 @@ class Runs:
             messaging_url=None if self._host_messaging else app.messaging_url or self._settings.messaging_url,
             host_environ=dict(origin.host_environ) if self._host_messaging else None,
             request_id=origin.request_id,
+            traceparent=draft.traceparent,
+            tracestate=draft.tracestate,
         )
         return RunRecord(
             id=draft.id,
@@ -189,6 +190,18 @@ class Runs:
             spec=spec,
             secrets=Secrets(app_key=app.api_key, provider_key=key or ""),
         )
+
+    def _warnings_of_engine(self, draft: RunDraft, record: RunRecord) -> Sequence[str]:
+        """Let the engine look at the run, if it wants to. Raises RequestError."""
+        engine: Engine | Checks = self._engines[draft.provider]
+        if not hasattr(engine, "check"):
+            return ()
+        access = Access(
+            api_key=record.secrets.provider_key if record.secrets else "",
+            base_url=record.spec.base_url,
+            request_id=record.spec.request_id,
+        )
+        return engine.check(draft, access)
 
     def _submit(self, record: RunRecord, new_thread: bool, ticket: Ticket, app: App, claim: Claim | None) -> None:
         self._reserve(record, ticket, app)
@@ -254,6 +267,17 @@ def _unknown_thread() -> RequestError:
     return invalid("payload.thread_id", "is not known to this app", 404)
 
 
+def _key(draft: RunDraft, request: StartRequest, app: App) -> tuple[str | None, bool]:
+    """Return the provider key, and whether it is the operator's.
+
+    A caller's key is for the provider the caller named: where a plugin chose another, that never sees it.
+    """
+    if request.provider_key is not None and draft.provider == request.provider:
+        return request.provider_key, False
+    check_operator_resources(replace(request, provider_key=None), app)
+    return app.operator_key(draft.provider), True
+
+
 def _draft(request: StartRequest, app: App, origin: Origin, thread_id: str, new_thread: bool) -> RunDraft:
     return RunDraft(
         id=new_run_id(),
@@ -269,4 +293,6 @@ def _draft(request: StartRequest, app: App, origin: Origin, thread_id: str, new_
         options=dict(request.options),
         stream=request.stream,
         new_thread=new_thread,
+        traceparent=origin.trace.traceparent,
+        tracestate=origin.trace.tracestate,
     )

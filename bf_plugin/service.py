@@ -105,6 +105,7 @@ class Service:
         self._plugins.require(settings.names("plugins_required"))
         hooks = HookCalls(self._plugins.manager, workers)
         self._check_messengers(settings)
+        self._check_provider_keys(settings)
         self._host_messenger = None if caller is None else HostMessenger(caller)
         parts = Parts(
             journal=journal,
@@ -117,6 +118,7 @@ class Service:
         host_messaging = settings.messaging_url is None and caller is not None
         dispatcher = create_dispatcher(loop, parts, (name or "") if host_messaging else None)
         opened.callback(dispatcher.close)
+        lease.count = dispatcher.active
         waiters = Waiters(settings.max_waiters or 2)
         self.runs = Runs(
             settings=settings,
@@ -134,7 +136,7 @@ class Service:
         health = Health(journal=journal, caller=caller, workers=workers, plugins=self._plugins)
         dispatcher.start()
         loop.run(Retention(journal, settings.retention_days).run())
-        self._warming = threading.Thread(target=self._warm_up, name="warm-up", daemon=True)
+        self._warming = threading.Thread(target=self._plugins.warm_up, name="warm-up", daemon=True)
         self._warming.start()
         return create_app(self.runs, starts, inspection, deletion, apps, health, settings)
 
@@ -147,13 +149,13 @@ class Service:
                 known = ", ".join(f"{scheme}://" for scheme in sorted(self._plugins.messengers)) or "none"
                 raise ConfigurationError(f"{setting}: no messenger is installed for its scheme; installed are: {known}")
 
-    def _warm_up(self) -> None:
-        """Let engines load what takes long, if they say that they have such: the first run need not wait for it."""
-        for name, engine in self._plugins.engines.items():
-            try:
-                getattr(engine, "warm_up", lambda: None)()
-            except Exception as error:
-                get_logger(__name__).error("engine %s failed to warm up", name, error=error)
+    def _check_provider_keys(self, settings: Settings) -> None:
+        """Raise ConfigurationError for a key of a provider that is not there: it would never be used."""
+        for name, app in settings.apps.items():
+            if unknown := sorted(set(app.provider_keys) - set(self._plugins.engines)):
+                known = ", ".join(sorted(self._plugins.engines)) or "none"
+                where = f"apps.{name}.provider_keys.{unknown[0]}"
+                raise ConfigurationError(f"{where}: no engine of this name is installed; installed are: {known}")
 
     def _close_plugins(self, loop: LoopThread) -> None:
         """Let go of engines, messengers and plugins: those still have their store and the loop."""

@@ -64,6 +64,8 @@ class AppSettings(BaseModel):
     """Where this app's messages go; default `BF_MESSAGING_URL`."""
     openai_api_key: SecretStr | None = None
     """Used when the caller sends no `payload.apiKey`."""
+    provider_keys: dict[str, SecretStr] = {}
+    """The same for other providers, by name."""
     model: str | None = None
     """Used when the caller names no model."""
     instructions: str | None = None
@@ -78,6 +80,13 @@ class AppSettings(BaseModel):
     """Code interpreter containers the app may use with the operator's provider key."""
     max_runs: int | None = Field(default=None, ge=1)
     """Runs of this app under way at once, in this process; over it 429."""
+
+    @field_validator("provider_keys")
+    @classmethod
+    def _of_others(cls, keys: dict[str, SecretStr]) -> dict[str, SecretStr]:
+        if "openai" in keys:
+            raise ValueError("the key for openai is openai_api_key")
+        return keys
 
 
 class Settings(BaseSettings):
@@ -156,7 +165,7 @@ class Settings(BaseSettings):
     """Threads for blocking hooks and tools."""
     apps: dict[str, AppSettings] = {}
     """The apps by name; normally read from the apps file."""
-    plugins: dict[str, dict[str, Any]] = {}
+    plugins: dict[str, dict[str, Any]] = Field(default={}, repr=False)
     """Settings of plugins by plugin name; normally read from the apps file."""
 
     @model_validator(mode="before")

@@ -59,6 +59,8 @@ class StepRunner:
             api_key=record.secrets.provider_key if record.secrets else "",
             base_url=record.spec.base_url,
             request_id=record.spec.request_id,
+            traceparent=record.spec.traceparent,
+            tracestate=record.spec.tracestate,
         )
         self._ids = (record.id, record.epoch)
         self._thread: _Thread = {
@@ -116,7 +118,7 @@ class StepRunner:
             try:
                 return await self._follow(self._handle, cursor, named)
             except ProviderError as error:
-                if error.code != LOST_RESPONSE or any(cursor.texts.values()) or self._heard:
+                if error.code != LOST_RESPONSE or self._heard:
                     raise
                 self._log.info("the response is asked for again: %s", error)
         opened = await self._on_record(self._reopen())
@@ -215,6 +217,7 @@ class StepRunner:
 
     async def _follow(self, handle: Handle, cursor: Cursor, named: Named) -> StepDone:
         self._starting = asyncio.ensure_future(self._installed().resume(handle, cursor, self._access))
+        self._heard = any(cursor.texts.values())
         return await self._read(await unbroken(self._starting), named)
 
     async def _read(self, stream: Stream, named: Named) -> StepDone:
@@ -226,7 +229,9 @@ class StepRunner:
         def take(events: Sequence[Event]) -> None:
             for event in events:
                 if isinstance(event, Text):
-                    self._heard = True
+                    if not self._heard:
+                        self._heard = True
+                        self._move(first_text_at=time.time())
                     add(event.text, (place, event.part), event.sequence)
                 else:
                     ends.append(event)
@@ -247,7 +252,8 @@ class StepRunner:
     async def _open(self, number: int, fresh: Sequence[Item], now: float) -> Opened:
         opening = self._journal.steps.open(*self._ids, number, fresh=fresh, **self._thread)
         opened = await asyncio.wrap_future(opening)
-        self.number, self._closed, self._parent, self._handle = number, False, opened.state, None
+        self.number, self._parent, self._handle = number, opened.state, None
+        self._closed = self._heard = False
         self._run.step = Step(number=number, started_at=now)
         return opened
 
@@ -275,7 +281,7 @@ class StepRunner:
         )
         await asyncio.wrap_future(closing)
         self._closed, self._asked = True, bool(done.calls)
-        self.history.append(self._move(ended_at=time.time(), usage=done.usage))
+        self.history.append(self._move(ended_at=time.time(), usage=done.usage, finish_reason=done.finish_reason))
 
     def _move(self, **changes: Any) -> Step:
         """Change the step that hooks see."""
@@ -335,6 +341,7 @@ def _public(step: StepRecord) -> Step:
         started_at=step.started_at,
         ended_at=step.ended_at,
         usage=step.usage,
+        finish_reason=step.finish_reason if step.state == "done" else None,
     )
 
 

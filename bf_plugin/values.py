@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -46,6 +47,8 @@ class RunDraft:
 
     `options` are the caller's generation parameters in the Assistants' meaning (`temperature`, `top_p`, `tool_choice`,
     `response_format`, `max_completion_tokens`, `reasoning_effort`, `parallel_tool_calls`, `provider_args`).
+    `traceparent` and `tracestate` are the caller's W3C trace context, None without one; a plugin that makes spans puts
+    its own in their place. They are kept with the run, and sent to the provider.
     """
 
     id: str
@@ -61,22 +64,35 @@ class RunDraft:
     options: dict[str, Any] = field(repr=False)
     stream: bool
     new_thread: bool
+    traceparent: str | None = None
+    tracestate: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """One provider response of a run: `number` counts from 1, times are POSIX seconds."""
+    """One provider response of a run: `number` counts from 1, times are POSIX seconds.
+
+    `first_text_at` is when its first text came, None if none did, or if it came to an earlier process. `finish_reason`
+    is how the model ended it, None until it has; a step that asks for tools ends with `stop` too.
+    """
 
     number: int
     response_id: str | None = None
     started_at: float
     ended_at: float | None = None
     usage: Usage = field(default_factory=Usage)
+    first_text_at: float | None = None
+    finish_reason: FinishReason | None = None
 
 
 @dataclass(slots=True, kw_only=True)
 class Run:
-    """A run under way. `step` moves as the run does; `scratch` is this drive's own memory, for plugins to use."""
+    """A run under way. `step` moves as the run does; `scratch` is this drive's own memory, for plugins to use.
+
+    `messages` are those it was started with, not the thread's. `started_at` is when its time began (a queued run: when
+    its turn came), in POSIX seconds. `traceparent` and `tracestate` are the W3C trace context it is part of. All are as
+    `before_run` left them.
+    """
 
     id: str
     thread_id: str = field(repr=False)
@@ -91,6 +107,10 @@ class Run:
     stream: bool
     step: Step | None = None
     scratch: dict[Any, Any] = field(default_factory=dict, repr=False)
+    messages: Sequence[Message] = field(default=(), repr=False)
+    started_at: float = field(default_factory=time.time)
+    traceparent: str | None = None
+    tracestate: str | None = field(default=None, repr=False)
 
 
 @dataclass(slots=True)

@@ -24,10 +24,11 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callabl
     site = tmp_path / "site"
     site.mkdir()
     monkeypatch.syspath_prepend(str(site))
-    before = set(sys.modules)
+    made = []
 
     def make(name: str, source: str, *, requires: str | None = None, **groups: str) -> None:
         """Install `name` with one module; `groups` are lines `left = right` of plugin, engine or messenger."""
+        made.append(name)
         (site / f"{name}.py").write_text(textwrap.dedent(source), encoding="utf-8")
         info = site / f"{name}-1.2.dist-info"
         info.mkdir()
@@ -39,8 +40,8 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callabl
         (info / "entry_points.txt").write_text("\n".join(lines))
 
     yield make
-    for module in set(sys.modules) - before:
-        del sys.modules[module]
+    for module in made:  # and no other that is new: a warm-up may be importing it
+        sys.modules.pop(module, None)
 
 
 @pytest.fixture
@@ -84,9 +85,9 @@ def postgres_url(postgres: Any) -> str:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let tests with browsers have another look: on a busy machine a page may be late."""
+    """Let tests with browsers have another look: on a busy machine a page may be late. Those of tests/chaos wait."""
     for item in items:
-        if "test_chromium" in item.nodeid:
+        if "integration/test_chromium" in item.nodeid:
             item.add_marker(pytest.mark.flaky(reruns=2))
 
 

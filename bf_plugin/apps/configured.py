@@ -53,6 +53,7 @@ def _app(app_id: str, key: str, listed: AppSettings, settings: Settings) -> App:
         api_key=key,
         messaging_url=listed.messaging_url or settings.messaging_url,
         openai_api_key=provider_key.get_secret_value() if provider_key else None,
+        provider_keys={name: secret.get_secret_value() for name, secret in listed.provider_keys.items()},
         model=listed.model or settings.model,
         instructions=listed.instructions,
         assistants=listed.assistants,

@@ -21,6 +21,7 @@ class App:
     api_key: str = field(repr=False)
     messaging_url: str | None = None
     openai_api_key: str | None = field(default=None, repr=False)
+    provider_keys: Mapping[str, str] = field(default_factory=dict, repr=False)
     model: str | None = None
     instructions: str | None = field(default=None, repr=False)
     assistants: Mapping[str, AssistantSettings] = field(default_factory=dict, repr=False)
@@ -28,6 +29,10 @@ class App:
     allowed_vector_stores: frozenset[str] = frozenset()
     allowed_containers: frozenset[str] = frozenset()
     max_runs: int | None = None
+
+    def operator_key(self, provider: str) -> str | None:
+        """Return the key the operator has given the app for a provider, None without one."""
+        return self.openai_api_key if provider == "openai" else self.provider_keys.get(provider)
 
 
 class Apps(Protocol):

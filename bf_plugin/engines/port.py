@@ -3,6 +3,11 @@
 An engine turns one step (a request to the model) into events. What it must remember between steps is its `state`,
 plain JSON that the journal keeps per thread, engine, base URL and key; when one of these changes the engine is handed
 no state and starts from the history. Nothing of an SDK appears here. All methods run on the plugin's event loop.
+
+Beside the methods of `Engine`, four things are used where an engine has them: `warm_up()`, called in a thread at the
+start; `check(run, access)`, called in the request's thread before a run exists (`Checks`); `async forget(names,
+access)`, which deletes what handles and a state name and tells whether nothing is left; `stateless = True`, which says
+that the provider keeps nothing that could be deleted.
 """
 
 from __future__ import annotations
@@ -12,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from bf_plugin.items import FunctionCall, Item, Tool
-from bf_plugin.values import FinishReason, Usage
+from bf_plugin.values import FinishReason, RunDraft, Usage
 
 State = Mapping[str, Any]
 """What an engine remembers of a thread: JSON of its own, opaque to everybody else."""
@@ -23,11 +28,16 @@ Handle = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Access:
-    """Whose key to use and where. `base_url` None is the provider's own."""
+    """Whose key to use and where. `base_url` None is the provider's own.
+
+    `traceparent` and `tracestate` are the W3C trace context of the run, for the headers of what the provider is asked.
+    """
 
     api_key: str = field(repr=False)
     base_url: str | None = None
     request_id: str | None = None
+    traceparent: str | None = None
+    tracestate: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,6 +121,18 @@ class Stream(Protocol):
 
     async def aclose(self) -> None:
         """Let go of the connection; the response at the provider goes on."""
+        ...
+
+
+class Checks(Protocol):
+    """An engine that looks at runs before they exist."""
+
+    def check(self, run: RunDraft, access: Access) -> Sequence[str]:
+        """Return a warning for each thing that will be ignored; they are told with the start's answer, and logged.
+
+        Raises RequestError, as `bf_plugin.errors.invalid` makes it, for a run that cannot be served. `run` is as
+        `before_run` left it, not to be changed; `access.api_key` is "" where there is no key. It must not block.
+        """
         ...
 
 

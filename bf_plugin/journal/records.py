@@ -31,6 +31,8 @@ class RunSpec:
     messaging_url: str | None = None
     host_environ: dict[str, Any] | None = None
     request_id: str = ""
+    traceparent: str | None = None
+    tracestate: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,10 +16,10 @@ from bf_plugin.journal.tables import runs, steps, threads
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kept:
-    """What a provider may keep of a thread: `names` are the handles of its responses and the state behind them.
+    """What one provider may keep of a thread: `names` are the handles of its responses and the state behind them.
 
-    `engine_key` says whose they are, None if no step was ever finished; `provider`, `base_url` and `operator_key` are
-    those of the newest run.
+    `engine_key` says whose they are, for what the newest run left; None for older runs under other keys or at other
+    providers, and if no step was ever finished.
     """
 
     provider: str
@@ -32,24 +32,35 @@ class Kept:
 class ThreadStore(Base):
     """Threads."""
 
-    def kept(self, thread_id: str) -> Kept | None:
-        """Return what a provider may keep of a thread, None if it never heard of it."""
+    def kept(self, thread_id: str) -> Sequence[Kept]:
+        """Return what providers may keep of a thread, the newest run's first; nothing if none ever heard of it."""
         whose = select(threads.c.engine_key, threads.c.state_sealed).where(threads.c.id == thread_id)
-        specs = select(runs.c.spec_sealed).where(runs.c.thread_id == thread_id).order_by(runs.c.created_at.desc())
-        handles = select(steps.c.handle_sealed).join(runs, runs.c.id == steps.c.run_id)
-        mine = handles.where(runs.c.thread_id == thread_id, steps.c.handle_sealed.is_not(None))
-
-        def query(connection: Connection) -> tuple[Any, bytes | None, Sequence[bytes]]:
-            thread = connection.execute(whose).one_or_none()
-            return thread, connection.execute(specs.limit(1)).scalar(), connection.execute(mine).scalars().all()
-
-        thread, spec_sealed, sealed = self.read(query)
-        if thread is None or spec_sealed is None:
-            return None
-        names = [self.vault.open(token) for token in (*sealed, thread.state_sealed) if token is not None]
-        spec = self.vault.open(spec_sealed)
-        from_spec = {name: spec[name] for name in ("provider", "base_url", "operator_key")}
-        return Kept(**from_spec, engine_key=thread.engine_key, names=names) if names else None
+        handles = (
+            select(runs.c.id, runs.c.spec_sealed, steps.c.handle_sealed)
+            .outerjoin(steps, steps.c.run_id == runs.c.id)
+            .where(runs.c.thread_id == thread_id)
+            .order_by(runs.c.created_at.desc())
+        )
+        thread, rows = self.read(
+            lambda connection: (connection.execute(whose).one_or_none(), connection.execute(handles).all())
+        )
+        if thread is None:
+            return ()
+        specs: dict[str, Mapping[str, Any]] = {}
+        found: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
+        for run_id, spec_sealed, handle_sealed in rows:
+            spec = specs[run_id] = specs.get(run_id) or self.vault.open(spec_sealed)
+            names = found.setdefault((spec["provider"], spec["base_url"], spec["operator_key"]), [])
+            if handle_sealed is not None:
+                names.append(self.vault.open(handle_sealed))
+        if found and thread.state_sealed is not None:
+            next(iter(found.values())).append(self.vault.open(thread.state_sealed))
+        keys = [thread.engine_key, *(None for _ in found)]
+        return [
+            Kept(provider=provider, base_url=base_url, operator_key=operator_key, engine_key=key, names=names)
+            for ((provider, base_url, operator_key), names), key in zip(found.items(), keys, strict=False)
+            if names
+        ]
 
     def delete(self, thread_id: str, app: str) -> Future[None]:
         """Remove a thread with all that belongs to it.

@@ -15,6 +15,7 @@ from bf_plugin.requests import StartRequest, parse_start, parse_stop
 from bf_plugin.resources.body import read_json
 from bf_plugin.runs import Origin, Runs, Started
 from bf_plugin.settings import Settings
+from bf_plugin.tracecontext import trace_context
 
 
 def authenticate(apps: Apps, req: falcon.Request, sent: str | None) -> App:
@@ -38,7 +39,8 @@ class StartResource:
         body = read_json(req, self._limit)
         request = parse_start(body)
         app = authenticate(self._apps, req, request.api_key)
-        origin = Origin(request_id=req.context.request_id, host_environ=host_environ(req.env))
+        trace = trace_context(req.get_header("traceparent"), req.get_header("tracestate"))
+        origin = Origin(request_id=req.context.request_id, host_environ=host_environ(req.env), trace=trace)
         claim = claim_of(req.get_header("Idempotency-Key"), body)
         started = self._starts.start(request, app, origin, claim)
         req.env.setdefault(AFTER, []).append(started.release)

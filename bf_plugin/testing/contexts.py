@@ -16,6 +16,7 @@ class Contexts:
     def __enter__(self) -> Contexts:
         self.loop = LoopThread()
         self._lease = Lease(self.loop)
+        self._lease.count = lambda: 0
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -24,5 +25,6 @@ class Contexts:
 
     def new(self, **fields: Any) -> PluginContext:
         """Return a context; what is not given is as in a mount without settings for the plugin."""
-        defaults = {"name": "plugin", "store": MemoryStore(), "run_async": self._lease.run_async}
+        lent = {"run_async": self._lease.run_async, "active_runs": self._lease.active_runs}
+        defaults = {"name": "plugin", "store": MemoryStore(), **lent}
         return PluginContext(**{**defaults, **fields})

@@ -39,6 +39,7 @@ class Deployment:
     `wrap` puts WSGI middleware around the mounted app (a validator, a prefix); `inner` around the gateway. `prefix` is
     the path under which `wrap` serves it. Messages reach the gateway in-process, or with `messaging` http by a server
     of its own. With an `engine`, a `ScriptedEngine` for instance, there is no provider: it answers in its place.
+    `engines` are those of other providers, by name.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class Deployment:
         sections: Mapping[str, Mapping[str, Any]] | None = None,
         provider: ProviderSimulator | None = None,
         engine: Engine | None = None,
+        engines: Mapping[str, Engine] | None = None,
         gateway: RecordingGateway | None = None,
         wrap: Callable[[Wsgi], Wsgi] = lambda app: app,
         inner: Callable[[Wsgi], Wsgi] = lambda app: app,
@@ -60,6 +62,7 @@ class Deployment:
         self._own_provider = provider is None and engine is None
         self._provider = ProviderSimulator().__enter__() if self._own_provider else provider
         self._engine = engine
+        self._engines = {**({} if engine is None else {"openai": engine}), **(engines or {})}
         self._plugins = tuple(plugins)
         self.gateway = gateway or RecordingGateway(keys=[APP_KEY])
         self._messaging = GatewayServer(self.gateway).__enter__() if messaging == "http" else None
@@ -168,8 +171,9 @@ class Deployment:
         return self.gateway.text(run["runId"])
 
     def _mounted(self) -> Application:
-        engines = None if self._engine is None else {"openai": self._engine}
-        return Application(self._host, name=None, settings=self.settings, plugins=self._plugins, engines=engines)
+        return Application(
+            self._host, name=None, settings=self.settings, plugins=self._plugins, engines=self._engines or None
+        )
 
     def _url(self, path: str) -> str:
         return self.url + (path if path.startswith(("/llm", "/message", "/hello")) else PREFIX + path)

@@ -30,6 +30,8 @@ def call(name: str, arguments: Mapping[str, Any] | str = "{}", call_id: str = "c
 class ScriptedEngine:
     """Plays one script per step, in order; `requests`, `resumed` and `cancelled` record what it was asked.
 
+    `accesses` records with which access steps were started and resumed.
+
     A script is a sequence of pieces, or one text. An exception as its first piece refuses the step. `usage` is what
     each step reports. A step beyond the scripts fails its run; `assert_played` fails a test for that, and for scripts
     that are left.
@@ -43,6 +45,7 @@ class ScriptedEngine:
         self.requests: list[StepRequest] = []
         self.cancelled: list[Handle] = []
         self.resumed: list[tuple[Handle, Cursor]] = []
+        self.accesses: list[Access] = []
         self.responses: dict[str, Sequence[Piece]] = {}
         self.before_accept: Callable[[], Awaitable[object]] | None = None
 
@@ -61,6 +64,7 @@ class ScriptedEngine:
     async def start(self, request: StepRequest, access: Access) -> ScriptedStream:
         """Accept the step, or refuse it."""
         self.requests.append(request)
+        self.accesses.append(access)
         if not self._scripts:
             self._beyond.append(request.number)
             raise AssertionError(f"step {request.number} has no script")
@@ -76,6 +80,7 @@ class ScriptedEngine:
     async def resume(self, handle: Handle, cursor: Cursor, access: Access) -> ScriptedStream:
         """Go on with the script of a response behind the cursor; without that script the response is lost."""
         self.resumed.append((handle, cursor))
+        self.accesses.append(access)
         script = self.responses.get(handle["response_id"])
         if script is None:
             raise ProviderError("no such response", code="provider_lost_response")

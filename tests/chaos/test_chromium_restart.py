@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -12,7 +12,7 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from bf_plugin.browser import handler_source
 from bf_plugin.testing.process import ServerProcess, Site
-from bf_plugin.testing.provider import Reply, reply, text
+from bf_plugin.testing.provider import Gate, Reply, reply, text
 
 HOSTS = Path(__file__).parents[1] / "hosts"
 WORDS = ["é漢", "🦄👩‍👩‍👧‍👦", "\u2028 <b>&amp;</b>", "words"]
@@ -54,8 +54,10 @@ def page(browser: Browser) -> Iterator[Page]:
     assert problems == []
 
 
-def story(_: Any) -> Reply:
-    return reply(text(*PIECES), delay=DELAY)
+def story(gate: Gate) -> Callable[[Any], Reply]:
+    """Return a model that tells a story, halfway to the gate, so that a kill always comes in mid-stream."""
+    half = len(PIECES) // 2
+    return lambda _: reply(text(*PIECES[:half], gate, *PIECES[half:]), delay=DELAY)
 
 
 def serve(site: Site, port: int = 0) -> ServerProcess:
@@ -91,7 +93,8 @@ def generated(site: Site) -> str:
 )
 def test_the_page_ends_with_the_full_text(site: Site, page: Page, polite: bool, reload: bool) -> None:
     """Page server, messaging and plugin die at once in mid-stream; in their next life the page gets the rest, once."""
-    site.provider.brain = story
+    gate = Gate()
+    site.provider.brain = story(gate)
     server = serve(site)
     page.goto(server.url)
     ask(page)
@@ -101,19 +104,21 @@ def test_the_page_ends_with_the_full_text(site: Site, page: Page, polite: bool, 
     else:
         server.kill()
     assert len(page.evaluate(SHOWN)) < len("".join(PIECES))
+    gate.release()
     again = serve(site, port_of(server))
     if reload:
         again.wait_for("serving on")
         page.reload()
 
-    expect(page.locator(".message.assistant:not(.running)")).to_be_visible(timeout=30_000)
+    expect(page.locator(".message.assistant:not(.running)")).to_be_visible(timeout=60_000)
     assert page.evaluate(SHOWN) == generated(site)
     assert page.locator(".note, .failure").count() == 0
 
 
 def test_a_page_of_another_origin_follows_without_messages(site: Site, page: Page) -> None:
     """A page that gets no message at all streams a run from its two ids, over a kill -9 of the server it asks."""
-    site.provider.brain = story
+    gate = Gate()
+    site.provider.brain = story(gate)
     elsewhere = urlsplit(site.environ["BF_MESSAGING_URL"])._replace(path="/hello").geturl()
     site.environ["BF_CORS_ORIGINS"] = site.environ["BF_MESSAGING_URL"]
     server = site.serve("bf-plugin", "serve", "--listen", "127.0.0.1:0")
@@ -126,9 +131,10 @@ def test_a_page_of_another_origin_follows_without_messages(site: Site, page: Pag
 
     server.kill()
     assert page.evaluate("document.body.textContent.length") < len("".join(PIECES))
+    gate.release()
     site.serve("bf-plugin", "serve", "--listen", f"127.0.0.1:{port_of(server)}")
 
-    page.wait_for_function("() => ends.length > 0", timeout=30_000)
+    page.wait_for_function("() => ends.length > 0", timeout=60_000)
     assert page.evaluate("[document.body.textContent, ends[0].finishReason, ends[0].complete]") == [
         generated(site),
         "stop",

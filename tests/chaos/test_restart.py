@@ -25,7 +25,7 @@ def once(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def assert_whole(site: Site, run: dict[str, Any], text: str, finish_reason: str = "stop") -> None:
     """Nothing lost, nothing doubled: numbers without a hole, the whole text, one `end`."""
-    events = once(site.events(run))
+    events = once(site.events(run, timeout=60))
     assert [event["seq"] for event in events] == list(range(1, len(events) + 1))
     assert site.gateway.text(run["runId"]) == text
     assert [event["type"] for event in events].count("end") == 1
@@ -39,9 +39,9 @@ def test_a_run_cut_off_goes_on_at_the_next_start(site: Site, stream_open: bool) 
     site.provider.script(text("once upon ", gate, "a time") if stream_open else text(gate, "once upon a time"))
     first = serve(site)
     run = site.start(first.url, "Tell me a story")
-    gate.wait_reached()
+    gate.wait_reached(30)
     if stream_open:
-        site.gateway.wait_for(lambda: site.gateway.events(run_id=run["runId"], type="delta"))
+        site.gateway.wait_for(lambda: site.gateway.events(run_id=run["runId"], type="delta"), timeout=30)
     first.kill()
     gate.release()
 
@@ -58,7 +58,7 @@ def test_a_run_whose_response_is_lost_ends_as_failed(site: Site) -> None:
     site.provider.script(text("once upon ", gate, "a time"), "the end")
     first = serve(site)
     run = site.start(first.url, "Tell me a story")
-    site.gateway.wait_for(lambda: site.gateway.events(run_id=run["runId"], type="delta"))
+    site.gateway.wait_for(lambda: site.gateway.events(run_id=run["runId"], type="delta"), timeout=30)
     first.kill()
     for response in site.provider.responses.values():
         response.visible = False
@@ -79,8 +79,8 @@ def test_a_page_asked_before_the_crash_can_answer_after_it(site: Site) -> None:
     site.provider.script([call("ui_confirm", {})], "as you wish")
     first = serve(site)
     run = site.start(first.url, tools=[TOOL])
-    site.gateway.wait_for(lambda: site.gateway.actions("llmToolCall"))
-    site.gateway.wait_for(lambda: site.gateway.attempts[-1].status is not None)
+    site.gateway.wait_for(lambda: site.gateway.actions("llmToolCall"), timeout=30)
+    site.gateway.wait_for(lambda: site.gateway.attempts[-1].status is not None, timeout=30)
     first.kill()
     second = serve(site)
     asked = site.gateway.actions("llmToolCall")[0]["options"]["toolCallId"]
@@ -98,14 +98,14 @@ def test_a_message_in_doubt_is_sent_again_byte_for_byte(site: Site) -> None:
     site.gateway.fault("hang", delivered=True)
     first = serve(site)
     run = site.start(first.url)
-    site.gateway.wait_for(lambda: site.gateway.attempts)
+    site.gateway.wait_for(lambda: site.gateway.attempts, timeout=30)
     first.kill()
     site.gateway.release()
     gate.release()
 
     serve(site)
 
-    site.events(run)
+    site.events(run, timeout=60)
     doubtful, again, *_ = [attempt.body for attempt in site.gateway.attempts]
     assert again == doubtful
 
@@ -115,14 +115,14 @@ def test_what_had_ended_is_found_and_not_touched(site: Site) -> None:
     site.provider.script("finished", "and continued")
     first = serve(site)
     run = site.start(first.url)
-    events = site.events(run)
+    events = site.events(run, timeout=60)
     first.kill()
 
     second = serve(site)
 
     assert site.stop(second.url, run)["status"] == "already_completed"
     again = site.start(second.url, thread_id=run["threadId"])
-    site.events(again)
+    site.events(again, timeout=60)
     assert site.gateway.text(again["runId"]) == "and continued"
     assert once(site.gateway.events(run_id=run["runId"])) == events
 
@@ -133,11 +133,11 @@ def test_a_second_process_leaves_the_runs_of_a_living_one_alone(site: Site) -> N
     site.provider.script(text("slowly ", gate, "but surely"))
     first = serve(site)
     run = site.start(first.url)
-    gate.wait_reached()
+    gate.wait_reached(30)
 
     second = serve(site)
     assert site.http.get(second.url + "/stream/create/assistants/healthz", timeout=30).status_code == 200
     gate.release()
 
-    assert site.events(run)[-1]["finish_reason"] == "stop"
+    assert site.events(run, timeout=60)[-1]["finish_reason"] == "stop"
     assert site.gateway.text(run["runId"]) == "slowly but surely"

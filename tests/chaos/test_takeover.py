@@ -145,7 +145,7 @@ def test_a_worker_that_stands_still_loses_what_is_stopped(site: Site) -> None:
     try:
         answer = stop_elsewhere(site, server, run)
         began = time.monotonic()
-        events = site.events(run)
+        events = site.events(run, timeout=60)
         took = time.monotonic() - began
     finally:
         os.kill(frozen, signal.SIGCONT)
@@ -154,7 +154,7 @@ def test_a_worker_that_stands_still_loses_what_is_stopped(site: Site) -> None:
     assert events[-1]["finish_reason"] == "cancelled"
     attempts = len(site.gateway.attempts)
     again = site.start(server.url, thread_id=run["threadId"])
-    site.events(again)
+    site.events(again, timeout=60)
     late = [attempt for attempt in site.gateway.attempts[attempts:] if run["runId"] in str(attempt.body)]
     assert late == []
     print(f"\nend {took:.2f} s after a sibling's stop of a frozen worker's run")
@@ -185,7 +185,7 @@ def test_stops_and_answers_reach_the_driver_from_any_worker(site: Site) -> None:
         wait_for_text(site, run)
         began = time.monotonic()
         assert site.stop(server.url, run)["status"] == "cancelled"
-        assert site.events(run)[-1]["finish_reason"] == "cancelled"
+        assert site.events(run, timeout=60)[-1]["finish_reason"] == "cancelled"
         took.append(time.monotonic() - began)
     print(f"\nstop to end over workers: p50 {statistics.median(took) * 1000:.0f} ms, max {max(took) * 1000:.0f} ms")
 

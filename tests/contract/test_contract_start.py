@@ -6,15 +6,18 @@ import json
 import re
 import threading
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import requests
 from pydantic import SecretStr
 
+from bf_plugin.hookspecs import hookimpl
 from bf_plugin.settings import AppSettings, AssistantSettings
 from bf_plugin.testing.deployment import ACTION, APP_KEY, CHANNEL, PROVIDER_KEY, Deployment
 from bf_plugin.testing.provider import call, text
+from bf_plugin.values import Run, RunDraft
 
 Deploy = Callable[..., Deployment]
 
@@ -605,6 +608,33 @@ def test_provider_is_asked_as_promised(deployed: Deployment) -> None:
     assert (request.body["store"], request.body["background"], request.body["stream"]) == (True, True, True)
     assert "resp_" not in answer.text
     assert "conv_" not in answer.text
+
+
+def test_the_trace_of_the_caller_travels(deploy: Deploy) -> None:
+    """Well-formed W3C trace headers reach hooks and provider; `before_run` may put those of its own span in place."""
+    own = f"00-{'1' * 32}-{'3' * 16}-01"
+    seen: list[tuple[str | None, str | None]] = []
+
+    @hookimpl
+    def before_run(run: RunDraft) -> None:
+        seen.append((run.traceparent, run.tracestate))
+        if run.traceparent:
+            run.traceparent, run.tracestate = own, None
+
+    @hookimpl
+    def on_end(run: Run) -> None:
+        seen.append((run.traceparent, run.tracestate))
+
+    deployed = deploy(plugins=[SimpleNamespace(name="tracing", before_run=before_run, on_end=on_end)])
+    theirs = {"traceparent": f"00-{'1' * 32}-{'2' * 16}-01", "tracestate": "vendor=x"}
+    for headers in (theirs, {"traceparent": "00-nonsense", "tracestate": "vendor=x"}):
+        deployed.provider.script("Hello")
+        deployed.post("", deployed.body(stream=False), headers=headers).raise_for_status()
+        deployed.gateway.wait_for(lambda: len(seen) % 2 == 0)
+
+    assert seen == [tuple(theirs.values()), (own, None), (None, None), (None, None)]
+    created = [request.headers for request in deployed.provider.requests if request.operation == "create"]
+    assert [(asked.get("traceparent"), asked.get("tracestate")) for asked in created] == [(own, None), (None, None)]
 
 
 # -- assistants, and what the operator configured

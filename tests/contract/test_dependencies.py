@@ -30,6 +30,8 @@ EXTRAS = {
 }
 """The modules that import what only an extra brings; each works, or is left alone, without it."""
 
+STANDARD = set(sys.stdlib_module_names) | {"annotationlib"}  # of Python 3.14
+
 WITH = {"pydantic-core": "pydantic", "referencing": "jsonschema"}
 """What is part of another's interface, and comes with it."""
 
@@ -54,7 +56,7 @@ def imported(path: Path) -> Iterator[str]:
 
 def distributions(path: Path) -> set[str]:
     """Return the distributions a module imports from, those of the standard library and of types left out."""
-    names = set(imported(path)) - set(sys.stdlib_module_names) - {"bf_plugin", "_typeshed"}
+    names = set(imported(path)) - STANDARD - {"bf_plugin", "_typeshed"}
     found = {normal(INSTALLED.get(name, [name])[0]) for name in names}
     return {WITH.get(name, name) for name in found}
 

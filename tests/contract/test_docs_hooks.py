@@ -123,7 +123,7 @@ def test_every_plugin_of_the_page_works_and_keeps_the_rules(line: int, workers: 
 
 def test_the_page_has_examples() -> None:
     """The pattern still finds them: each hook, wrappers, tools, memory, stops, threads, store, loop, factories."""
-    assert len(PLUGINS) >= 18
+    assert len(PLUGINS) >= 19
     assert len(EXAMPLES) == len(PLUGINS) + 3
 
 
@@ -175,6 +175,12 @@ def test_the_engine_of_the_page_answers(install: Callable[..., None], deploy: Ca
     image = [{"type": "image_url", "image_url": {"url": "https://example.com/parrot.png"}}]
     refused = deployed.body(provider="parrot", messages=[{"role": "user", "content": image}])
     assert "repeats text only" in deployed.refused(400, refused)["message"]
+    schema = deployed.body(provider="parrot", response_format={"type": "json_object"})
+    assert list(deployed.refused(400, schema)["errors"]) == ["payload.response_format"]
+    tool = {"type": "function", "function": {"name": "fly", "parameters": {}}}
+    warned = deployed.start("Fly", provider="parrot", tools=[tool])
+    assert warned["warnings"] == ["payload.tools is ignored: a parrot has no hands"]
+    assert_events(deployed.events(warned), text="Fly")
     check_plugin("bf_hook_parrot")
 
 

@@ -133,7 +133,9 @@ def test_every_distribution_is_whole(path: Path) -> None:
     assert re.fullmatch(r"bf-hook-[a-z0-9]+(-[a-z0-9]+)*", path.name)
     assert f'name = "{path.name}"' in project
     assert '"bf_plugin>=0.1,<1"' in project
-    assert "[project.entry-points.bf_plugin" in project
+    assert re.search(
+        r'^\[project\.entry-points\.(bf_plugin|"bf_plugin\.(engines|messengers)")\]$', project, re.MULTILINE
+    )
     assert all((path / name).is_file() for name in ("README.md", "tox.ini"))
     assert list((path / "tests").glob("test_*.py"))
     assert f"[{path.name}]({path.name})" in (ROOT / "hooks" / "README.md").read_text(encoding="utf-8")

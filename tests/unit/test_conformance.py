@@ -280,6 +280,21 @@ def test_ordinary() -> None:
     ]
 
 
+def test_a_plugin_that_cannot_warm_up_is_not_ordinary() -> None:
+    """The gateway calls it at its start."""
+
+    def on_end(run: Run) -> None:
+        pass
+
+    thing = plugin(on_end=on_end)
+
+    def warm_up() -> None:
+        raise OSError("no stove")
+
+    thing.warm_up = warm_up
+    assert only(thing) == ("ordinary", "warm_up raised OSError('no stove')")
+
+
 def test_a_bad_draft_is_not_ordinary() -> None:
     """What before_run leaves is checked as the gateway does it."""
 

@@ -1,13 +1,14 @@
 """A process may die between any two things it does: each of these points, one by one.
 
-A run with two tools and two steps is cut off at its n-th write or message, before or after that took effect, and taken
-over. Whatever n is, the page sees one whole run, and no tool is run twice that must not be.
+A run with two tools and two steps is cut off at each of its writes and messages, before and after that took effect, and
+taken over. Wherever that is, the page sees one whole run, and no tool is run twice that must not be.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from pathlib import Path
@@ -22,6 +23,7 @@ from bf_plugin.hookcalls import HookCalls
 from bf_plugin.hookguards import new_manager, register
 from bf_plugin.items import FunctionTool
 from bf_plugin.journal import Journal, RunRecord, open_journal
+from bf_plugin.journal.seals import Seal
 from bf_plugin.journal.writer import Keyed
 from bf_plugin.messengers.port import Destination
 from bf_plugin.pace import Pace
@@ -38,21 +40,38 @@ SCRIPTS: dict[int, list[Any]] = {
     2: ["it is ", "done"],
 }
 TEXT = "let me see 😀it is done"
+THINGS = (
+    "StepStore.open",
+    "StepStore.name",
+    "seal",
+    "a message",
+    "StepStore.close",
+    "StepStore.start_call",
+    "StepStore.finish_call",
+    "RunStore.decide",
+    "RunStore.finish",
+)
+PLACES = {
+    "after create",
+    *(f"before {thing}" for thing in (*THINGS, "RunStore.set_told")),
+    *(f"after {thing}" for thing in THINGS),
+}
+"""Where a process may die: between any two things of a run's life that others may see."""
 
 
 class Bomb:
-    """Goes off at the n-th moment it is asked about; from then on the process does nothing more."""
+    """Goes off when the process comes to a point, given by place and number; from then on it does nothing more."""
 
-    def __init__(self, moment: int | None) -> None:
-        self._left = moment
+    def __init__(self, point: tuple[str, int] | None) -> None:
+        self._point = point
+        self.passed: Counter[str] = Counter()
         self.dead = asyncio.Event()
 
-    def ticks(self) -> bool:
-        """Return whether the process is dead from this moment on."""
-        if self._left is not None and not self.dead.is_set():
-            self._left -= 1
-            if self._left < 0:
-                self.dead.set()
+    def ticks(self, place: str) -> bool:
+        """Return whether the process is dead, from this place in its life on."""
+        self.passed[place] += 1
+        if (place, self.passed[place]) == self._point:
+            self.dead.set()
         return self.dead.is_set()
 
 
@@ -64,20 +83,20 @@ class DyingWriter:
         self._bomb = bomb
 
     def submit(self, job: Callable[..., Any], key: str = "") -> Future[Any]:
-        return self._write(lambda: self._writer.submit(job, key))
+        return self._write(_name(job), lambda: self._writer.submit(job, key))
 
     def submit_all(self, jobs: Sequence[Keyed], together: Callable[..., bool]) -> Future[Any]:
-        return self._write(lambda: self._writer.submit_all(jobs, together))
+        return self._write(_name(jobs[0].job), lambda: self._writer.submit_all(jobs, together))
 
-    def _write(self, write: Callable[[], Future[Any]]) -> Future[Any]:
+    def _write(self, name: str, write: Callable[[], Future[Any]]) -> Future[Any]:
         told: Future[Any] = Future()
-        if self._bomb.ticks():
+        if self._bomb.ticks(f"before {name}"):
             return told  # never: nobody is there to be told
         loop = asyncio.get_running_loop()
         done = write()
 
         def settle() -> None:
-            if self._bomb.ticks():
+            if self._bomb.ticks(f"after {name}"):
                 return
             if error := done.exception():
                 told.set_exception(error)
@@ -92,6 +111,11 @@ class DyingWriter:
         return told
 
 
+def _name(job: Any) -> str:
+    """Return which write a job is, such as `RunStore.decide`, or `seal`."""
+    return "seal" if isinstance(job, Seal) else str(job.__qualname__).partition(".<locals>")[0]
+
+
 class Page:
     """A gateway whose page gets every message that arrives, whether the sender lives to know it or not."""
 
@@ -101,11 +125,11 @@ class Page:
         self._delay = delay
 
     async def send(self, destination: Destination, message: bytes) -> None:
-        if self.bomb.ticks():
+        if self.bomb.ticks("before a message"):
             await asyncio.Event().wait()
         self.bodies.append(message)
         await asyncio.sleep(self._delay)
-        if self.bomb.ticks():
+        if self.bomb.ticks("after a message"):
             await asyncio.Event().wait()
 
     async def aclose(self) -> None:
@@ -113,10 +137,16 @@ class Page:
 
 
 class Provider(ScriptedEngine):
-    """Answers each step by its number, however often it is asked."""
+    """Answers each step by its number, however often it is asked, whether who asked lives to hear it or not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bomb = Bomb(None)
 
     async def start(self, request: StepRequest, access: Access) -> ScriptedStream:
         self.requests.append(request)
+        if self.bomb.ticks("after create"):
+            await asyncio.Event().wait()
         response_id = f"resp_{len(self.requests)}"
         self.responses[response_id] = SCRIPTS[request.number]
         return ScriptedStream(response_id, SCRIPTS[request.number], Usage(), "stop")
@@ -188,7 +218,7 @@ def live_until(world: World, record: RunRecord, bomb: Bomb) -> bool:
     writers = [part._writer for part in parts]
 
     async def scenario() -> None:
-        world.page.bomb = bomb
+        world.page.bomb = world.provider.bomb = bomb
         for part, writer in zip(parts, writers, strict=True):
             part._writer = DyingWriter(writer, bomb)  # type: ignore[attr-defined]
         task = asyncio.ensure_future(world.drive(record).run())
@@ -201,7 +231,7 @@ def live_until(world: World, record: RunRecord, bomb: Bomb) -> bool:
     try:
         asyncio.run(scenario())
     finally:
-        world.page.bomb = Bomb(None)
+        world.page.bomb = world.provider.bomb = Bomb(None)
         for part, writer in zip(parts, writers, strict=True):
             part._writer = writer  # type: ignore[attr-defined]
     return bomb.dead.is_set()
@@ -236,18 +266,19 @@ def check(world: World, record: RunRecord) -> None:
 @pytest.mark.parametrize("delay", [0.0, 0.03], ids=["messages keep pace", "messages lag behind"])
 def test_every_point_at_which_a_process_can_die(journal: Journal, delay: float) -> None:
     """The run is whole after a takeover from any of them, also when the gateway takes messages slowly."""
-    moment = 0
-    while True:
+    whole = Bomb(None)
+    live_until(World(journal, delay), accepted(journal), whole)
+    points = [(place, number + 1) for place, times in whole.passed.items() for number in range(times)]
+    assert whole.passed.keys() >= PLACES
+    died = set()
+    for point in points:
         world = World(journal, delay)
         record = accepted(journal)
-        died = live_until(world, record, Bomb(moment))
-        if not died:
-            break
+        if live_until(world, record, Bomb(point)):
+            died.add(point[0])
         adopted = journal.runs.adopt(record.id, 1, "other").result(5)
         if adopted is not None:
             asyncio.run(asyncio.wait_for(world.drive(adopted).run(), 20))
         check(world, record)
-        moment += 1
-    check(world, record)
-    print(f"{moment} points")
-    assert moment > 35, "the walk is shorter than it was"
+    print(f"{len(points)} points")
+    assert died >= PLACES

@@ -196,6 +196,55 @@ def test_tools_are_run_and_answered(world: World) -> None:
     assert world.gateway.types() == ["threadInfo", "function_call", "delta", "end"]
 
 
+def test_steps_tell_when_text_came_and_how_they_ended(world: World) -> None:
+    """Of each step hooks learn its first text, and of a step without one that there was none."""
+    tools = Toolbox("clock")
+    tools.tool(name="now")(lambda: 12)
+    world.plugins.append(tools)
+    gate = Gate(lambda: world.gateway.text() == "It is")
+    engine = ScriptedEngine([call("now")], ["It is", gate, " noon"])
+    record = world.run(engine)
+    _crash(world, record, engine, gate)
+
+    asyncio.run(world.drive(_adopt(world, record), engine)[0].run())
+
+    (outcome,) = world.recorder.outcomes
+    assert [(step.first_text_at, step.finish_reason) for step in outcome.steps] == [(None, "stop"), (None, "stop")]
+    again = world.run(again_engine := ScriptedEngine(["Hello ", "there"], finish_reason="length"), record.thread_id)
+    asyncio.run(world.drive(again, again_engine)[0].run())
+    (step,) = world.recorder.outcomes[-1].steps
+    assert step.finish_reason == "length"
+    assert step.first_text_at is not None
+    assert step.ended_at is not None
+    assert step.started_at <= step.first_text_at <= step.ended_at
+
+
+def test_a_run_carries_its_trace(world: World) -> None:
+    """To the engine and to hooks, with its messages and the time it began, in each process that drives it."""
+    trace: dict[str, Any] = {"traceparent": f"00-{'1' * 32}-{'2' * 16}-01", "tracestate": "a=b"}
+    seen: list[Run] = []
+
+    class Witness:
+        @hookimpl
+        def on_end(self, run: Run) -> None:
+            seen.append(run)
+
+    world.plugins.append(Witness())
+    gate = Gate(lambda: world.gateway.text() == "so far")
+    engine = ScriptedEngine(["so far", gate, ", so good"])
+    record = world.run(engine, **trace)
+    _crash(world, record, engine, gate)
+
+    asyncio.run(world.drive(_adopt(world, record), engine)[0].run())
+
+    (run,) = seen
+    assert {"traceparent": run.traceparent, "tracestate": run.tracestate} == trace
+    assert run.started_at == world.now(record).started_at
+    assert run.messages == (text_message("user", "hello"),)
+    accesses = [(access.traceparent, access.tracestate) for access in engine.accesses]
+    assert accesses == [tuple(trace.values())] * 2  # asked, and followed by the next process
+
+
 def _stop_at_gate(world: World, engine: ScriptedEngine, record: RunRecord, gate: Gate) -> Ticket:
     """Drive a run, stop it when it has come to `gate`, and wait for its end."""
     drive, ticket = world.drive(record, engine)

@@ -51,6 +51,21 @@ def test_a_coroutine_runs_on_the_loop(context: PluginContext) -> None:
         assert set(pool.map(lambda _: context.run_async(thread_name()), range(20))) == {"bf-loop"}
 
 
+def test_runs_are_counted_while_the_gateway_is_up(lease: Lease, context: PluginContext) -> None:
+    """From any thread, the loop's too; neither before the gateway is up nor after it is closed."""
+    with pytest.raises(ContextError, match="before the gateway was up"):
+        context.active_runs()
+    lease.count = lambda: 3
+
+    async def on_the_loop() -> int:
+        return context.active_runs()
+
+    assert (context.active_runs(), context.run_async(on_the_loop())) == (3, 3)
+    lease.close()
+    with pytest.raises(ContextError, match="after the plugin was closed"):
+        context.active_runs()
+
+
 def test_what_it_raises_is_raised(context: PluginContext) -> None:
     """Also a TimeoutError of its own, which is not taken for ours."""
 
@@ -172,6 +187,7 @@ def test_without_a_mount_only_the_use_is_an_error() -> None:
         lambda: context.store.increment("a"),
         lambda: context.store.delete("a"),
         lambda: context.run_async(thread_name()),
+        context.active_runs,
     ]
     for call in calls:
         with pytest.raises(ContextError, match=r"works in a running gateway only.*not in the factory"):

@@ -19,10 +19,11 @@ from bf_plugin import service
 from bf_plugin.context import PluginContext
 from bf_plugin.errors import ConfigurationError, ContextError
 from bf_plugin.hookspecs import hookimpl
+from bf_plugin.plugins import load_plugins
 from bf_plugin.service import Service
 from bf_plugin.settings import Settings
 from bf_plugin.testing import new_draft
-from bf_plugin.values import RunDraft
+from bf_plugin.values import Run, RunDraft
 
 
 def host(environ: dict[str, Any], start_response: Any) -> list[bytes]:
@@ -158,6 +159,34 @@ def test_a_plugin_that_hangs_in_close_does_not_keep_the_service(
     make((plugin,)).close()
     free.set()
     assert "a plugin hangs in its close" in caplog.text
+
+
+def test_plugins_warm_up_when_the_gateway_starts(
+    make: Callable[..., Service], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Not when they are loaded; one that fails is named, and the others are warmed up all the same."""
+    counted: list[int] = []
+
+    class Warm:
+        def __init__(self, context: PluginContext) -> None:
+            self.context = context
+
+        @hookimpl
+        def on_end(self, run: Run) -> None:
+            pass
+
+        def warm_up(self) -> None:
+            counted.append(self.context.active_runs())
+
+    def fail() -> None:
+        raise OSError("the stove is broken")
+
+    cold = types.SimpleNamespace(name="cold", warm_up=fail, on_end=hookimpl(lambda run: None))
+    load_plugins([cold, Warm])
+    assert counted == []
+    make((cold, Warm)).wait_until_warm()
+    assert counted == [0]
+    assert "plugin cold failed in warm_up: the stove is broken" in caplog.text
 
 
 def test_a_required_plugin_that_is_missing(make: Callable[..., Service]) -> None:

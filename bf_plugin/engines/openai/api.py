@@ -16,6 +16,7 @@ from bf_plugin.engines.openai.problems import Problem, problem_of
 from bf_plugin.engines.openai.reply import Reply
 from bf_plugin.engines.port import Access
 from bf_plugin.logs import get_logger
+from bf_plugin.tracecontext import trace_headers
 
 if TYPE_CHECKING:
     from openai import AsyncAPIResponse
@@ -38,8 +39,10 @@ class Api:
         self._once = client.once
         self._patient = client.patient
         self._wire = client.wire
-        headers = {"X-Client-Request-Id": access.request_id} if access.request_id else None
-        self._streamed: dict[str, Any] = {"request_id": access.request_id, "silence": silence}
+        headers = trace_headers(access.traceparent, access.tracestate)
+        if access.request_id:
+            headers["X-Client-Request-Id"] = access.request_id
+        self._streamed: dict[str, Any] = {"headers": headers, "silence": silence}
         self._plain: dict[str, Any] = {"extra_headers": headers, "timeout": CALL_TIMEOUT}
         self.key = access.api_key
 

@@ -55,7 +55,11 @@ class Turn:
         """Return what of the body says where the step goes on, and its input. Raises Problem, NoConversationsError."""
         if self._state is None:
             return await self._afresh()
-        items = input_of(await self._pending(self._state))
+        pending = await self._pending(self._state)
+        if not self._adds(pending):
+            self._use(None)
+            return await self._afresh()
+        items = input_of(pending)
         if self.mode == "conversation":
             return {"conversation": self.conversation, "input": items}
         return {"previous_response_id": self._state["response_id"], "input": items}
@@ -110,6 +114,13 @@ class Turn:
         await self._wait_until_over(state.get("cut"))
         newest = await self._api.newest_items(state["conversation"], state.get("tail"))
         return repair.reconcile(newest, new, tail=state.get("tail"), open_calls=open_calls)
+
+    def _adds(self, pending: Sequence[Item]) -> bool:
+        """Tell whether anything new is left to be sent. If not, a conversation has it from an attempt whose answer was
+        lost: what came of that stands there too, and no page has seen it.
+        """
+        ours = {id(item) for item in self._request.new}
+        return not ours or any(id(item) in ours for item in pending)
 
     async def _wait_until_over(self, response_id: str | None) -> None:
         """Wait for the end of the response that was cut off: until then its items may still be committed."""

@@ -56,16 +56,16 @@ class Wire:
         except ValueError:  # its text may hold the key
             self._connect = None
 
-    async def post(self, path: str, body: Mapping[str, Any], *, request_id: str | None, silence: float) -> Reply:
+    async def post(self, path: str, body: Mapping[str, Any], *, headers: Mapping[str, str], silence: float) -> Reply:
         """Ask, once; return the answer as soon as its head is there, `silence` seconds later at most.
 
         Raises Problem.
         """
-        return await self._ask("POST", path, _encoded(body), request_id, silence)
+        return await self._ask("POST", path, _encoded(body), headers, silence)
 
-    async def get(self, path: str, query: Mapping[str, str], *, request_id: str | None, silence: float) -> Reply:
+    async def get(self, path: str, query: Mapping[str, str], *, headers: Mapping[str, str], silence: float) -> Reply:
         """Follow, once; as `post`."""
-        return await self._ask("GET", f"{path}?{urlencode(query)}", b"", request_id, silence)
+        return await self._ask("GET", f"{path}?{urlencode(query)}", b"", headers, silence)
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -73,12 +73,12 @@ class Wire:
         if pool is not None:
             pool.close()
 
-    async def _ask(self, method: str, path: str, body: bytes, request_id: str | None, silence: float) -> Reply:
+    async def _ask(self, method: str, path: str, body: bytes, headers: Mapping[str, str], silence: float) -> Reply:
         if self._connect is None:
             raise _unsendable()
         self._pool = self._pool or Pool(self._connect, limit=_CONNECTIONS)
         try:
-            request = self._request(method, path, body, request_id)
+            request = self._request(method, path, body, headers)
             connection = await self._pool.take("", _CONNECT_TIMEOUT)
             reply = Reply(connection)
             connection.send(request, reply)
@@ -93,8 +93,7 @@ class Wire:
             raise Problem("the provider cannot be reached", code="provider_unreachable") from None
         return reply
 
-    def _request(self, method: str, path: str, body: bytes, request_id: str | None) -> bytes:
-        headers = {"X-Client-Request-Id": request_id} if request_id else {}
+    def _request(self, method: str, path: str, body: bytes, headers: Mapping[str, str]) -> bytes:
         head = self._endpoint.head(method, path) + self._common + header_lines(headers)
         return head + (b"Content-Length: %d\r\n\r\n%b" % (len(body), body) if body else b"\r\n")
 

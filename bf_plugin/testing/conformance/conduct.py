@@ -36,7 +36,13 @@ def arguments(hook: str, subject: Subject) -> dict[str, Any]:
 
 
 def check_conduct(subject: Subject) -> Iterator[Problem]:
-    """Call the hooks as an ordinary run does. (`on_delta` is called by other checks.)"""
+    """Call the hooks as an ordinary run does, `warm_up` before. (`on_delta` is called by other checks.)"""
+    warm_up = getattr(subject.plugin, "warm_up", None)
+    if callable(warm_up):
+        try:
+            subject.in_worker(warm_up)
+        except Exception as error:
+            yield Problem(plugin=subject.name, rule="ordinary", what=f"warm_up raised {reason(error)}")
     for hook, times in _TIMES.items():
         for again in range(times if hook in subject.hooks else 0):
             with failures() as said:

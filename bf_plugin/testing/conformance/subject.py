@@ -100,7 +100,18 @@ class Subject:
             self.in_worker(lambda: self.calls.before_run(draft))
         except Exception:  # another check tells
             draft = self.new_draft()
-        names = ("app", "provider", "instructions", "tools", "metadata", "options", "stream")
+        names = (
+            "app",
+            "provider",
+            "instructions",
+            "tools",
+            "metadata",
+            "options",
+            "stream",
+            "messages",
+            "traceparent",
+            "tracestate",
+        )
         return new_run(model=draft.model or "gpt-test", **{name: getattr(draft, name) for name in names})
 
 
