@@ -25,7 +25,7 @@ Ask = Callable[[str, Run], object]
 Match = Callable[..., "regex.Match[str] | None"]
 
 PATIENCE = 0.5
-"""Seconds of processor time that patterns may take for one piece of text; ordinary ones take some 20 millionths."""
+"""Seconds of processor time that patterns may take for one piece of text; ordinary ones take 20 to 40 millionths."""
 
 
 class TooSlow(Exception):

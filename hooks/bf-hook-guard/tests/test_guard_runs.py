@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import threading
@@ -17,7 +18,8 @@ from bf_hook_guard.plugin import Limiter
 from cryptography.fernet import Fernet
 
 from bf_plugin import PluginContext, ProviderError, Run, RunDraft, RunRejected, Usage, hookimpl
-from bf_plugin.testing import Deployment, Gate, ScriptedEngine, Site, assert_events, check_plugin
+from bf_plugin.errors import JournalError
+from bf_plugin.testing import Deployment, Gate, MemoryStore, ScriptedEngine, Site, assert_events, check_plugin
 from bf_plugin.testing.deployment import APP_KEY
 
 Scripted = Callable[..., Deployment]
@@ -225,6 +227,25 @@ def test_tokens_are_counted_when_a_run_is_over(deploy: Scripted) -> None:
         deployed.events(deployed.start())
         told.wait()
     assert "its 100 tokens of this day (1 are estimated)" in deployed.refused(429, deployed.body())["message"]
+
+
+class GoneStore(MemoryStore):
+    """A store whose database cannot be reached."""
+
+    def get(self, key: str, default: Any = None) -> Any:
+        raise JournalError("the database is not there: start it")
+
+
+def test_a_store_that_cannot_be_reached(scripted: Scripted) -> None:
+    """Closed: 503, when to try again, and nothing of the reason, which is in the log."""
+
+    def guard(context: PluginContext) -> Limiter:
+        return create(dataclasses.replace(context, store=GoneStore()))
+
+    deployed = scripted(plugins=[guard], **guarded({"limits": [{"period": "day", "runs": 1}]}))
+    answer = deployed.post("", deployed.body())
+    assert (answer.status_code, answer.headers["Retry-After"], answer.json()["name"]) == (503, "5", "Unavailable")
+    assert "database" not in answer.text
 
 
 def test_what_another_plugin_refuses_does_not_count(scripted: Scripted) -> None:
