@@ -71,7 +71,7 @@ class ServerProcess:
         with self._changed:
             return "".join(self._lines)
 
-    def wait_for(self, pattern: re.Pattern[str] | str, timeout: float = 30.0) -> re.Match[str]:
+    def wait_for(self, pattern: re.Pattern[str] | str, timeout: float = 60.0) -> re.Match[str]:
         """Wait until `pattern` is in the output. Raises RuntimeError that quotes the output if it does not come."""
         with self._changed:
             self._changed.wait_for(lambda: self._ended or re.search(pattern, "".join(self._lines)), timeout)
