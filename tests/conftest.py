@@ -40,8 +40,9 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callabl
         (info / "entry_points.txt").write_text("\n".join(lines))
 
     yield make
-    for module in made:  # and no other that is new: a warm-up may be importing it
-        sys.modules.pop(module, None)
+    for name in made:  # and no other that is new: a warm-up may be importing it
+        if str(site) in (getattr(sys.modules.get(name), "__file__", None) or ""):
+            del sys.modules[name]
 
 
 @pytest.fixture
