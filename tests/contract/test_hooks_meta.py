@@ -168,7 +168,6 @@ def hooks_in(source: str) -> set[str]:
     return found
 
 
-@pytest.mark.xfail(reason="to be removed with the distribution that uses the last of them", raises=AssertionError)
 def test_every_hook_is_used_by_a_distribution() -> None:
     """Whoever wants to write one finds an example of it that is installed, tested and released."""
     sources = [path for folder in DISTRIBUTIONS for path in folder.rglob("*.py") if "tests" not in path.parts]

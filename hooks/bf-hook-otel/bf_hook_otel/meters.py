@@ -12,6 +12,7 @@ from bf_hook_otel.attributes import Describer
 from bf_hook_otel.traces import cut_off_by
 from bf_plugin import Outcome, Run, Step, ToolCall
 from bf_plugin.errors import ContextError
+from bf_plugin.values import StopReason
 
 Count = Callable[[], int]
 
@@ -42,7 +43,12 @@ class Meters:
             meter, names.FIRST_TEXT, "s", "Time from the start of a run to its first text.", names.SECONDS
         )
         self._runs = meter.create_counter(names.RUNS, "{run}", "Runs that are over, by how they ended.")
+        self._stops = meter.create_counter(names.STOPS, "{stop}", "Runs that were stopped, by why.")
         _count_active(provider, meter, self)
+
+    def stopped(self, run: Run, reason: StopReason) -> None:
+        """Count a run that is being stopped."""
+        self._stops.add(1, {**self._describer.model(run), names.STOP_REASON: reason})
 
     def tool(self, run: Run, call: ToolCall, seconds: float, error: str | None) -> None:
         """Count a tool call. A tool that the run does not offer has no name here: a model may invent any."""

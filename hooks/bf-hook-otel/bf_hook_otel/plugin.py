@@ -22,6 +22,7 @@ from bf_hook_otel.providers import Providers, open_providers
 from bf_hook_otel.settings import read_settings
 from bf_hook_otel.traces import Traces, error_name
 from bf_plugin import Outcome, PluginContext, Run, RunDraft, Step, StopRun, ToolCall, ToolResult, hookimpl
+from bf_plugin.values import StopReason
 
 SCOPE = "bf_hook_otel"
 
@@ -71,6 +72,14 @@ class Otel:
             return TimedAnswer(answer, timed)
         timed.answered(answer)
         return answer
+
+    @hookimpl
+    def on_stop(self, run: Run, reason: StopReason) -> None:
+        """Count the stop: why a run was stopped is told here only."""
+        _, _, meters = self._found()
+        with contained("a stop was not counted"):
+            if meters is not None:
+                meters.stopped(run, reason)
 
     @hookimpl
     def on_end(self, run: Run, outcome: Outcome) -> None:

@@ -111,6 +111,22 @@ def test_runs_under_way(recorded: Any, scripted: Deploy) -> None:
     deployed.events(run)
 
 
+def test_stops_are_counted_by_reason(recorded: Any, scripted: Deploy) -> None:
+    """One that somebody asked for and one that a newer run made; an end by itself is none."""
+    deployed = scripted(["so far", Gate()], ["so far", Gate()], "Hello", thread_busy="interrupt")
+    run = deployed.start()
+    deployed.wait_for_text(run, "so far")
+    deployed.stop(run)
+    deployed.events(run)
+    former = deployed.start(thread_id=run["threadId"])
+    deployed.wait_for_text(former, "so far")
+    deployed.events(deployed.start(thread_id=run["threadId"]))
+    deployed.gateway.wait_for(lambda: total(recorded, "bf_plugin.stops") == 2)
+
+    points = recorded.points()["bf_plugin.stops"]
+    assert {point.attributes["bf_plugin.stop.reason"]: point.value for point in points} == {"stop": 1, "interrupt": 1}
+
+
 def test_apps_that_are_keys_have_no_series(recorded: Any, scripted: Deploy) -> None:
     """Only apps that operators gave a name: a key each, as the gateway knows them, would be a series each."""
     deployed = scripted([call("add", {"a": 1, "b": 2})], "Hello", plugins=[tools])
@@ -123,11 +139,11 @@ def test_apps_that_are_keys_have_no_series(recorded: Any, scripted: Deploy) -> N
 # Prometheus ----------------------------------------------------------------------------------------------------------
 
 
-def exposition(deployed: Deployment, url: str) -> str:
+def exposition(deployed: Deployment, url: str, name: str = "bf_plugin_runs_total") -> str:
     def text() -> str:
         return requests.get(url, timeout=10).text
 
-    deployed.gateway.wait_for(lambda: "bf_plugin_runs_total" in text())
+    deployed.gateway.wait_for(lambda: name in text())
     return text()
 
 
@@ -137,11 +153,12 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def a_little_of_everything(scripted: Deploy, **section: Any) -> Deployment:
-    """Deploy, and let one run fail, with a tool before that works and one that does not."""
+def a_little_of_everything(scripted: Deploy, *more: Any, **section: Any) -> Deployment:
+    """Deploy, and let one run fail, with a tool before that works and one that does not; `more` are turns to come."""
     deployed = scripted(
         [call("add", {"a": 1, "b": 2}), call("add", {"a": "x"}, "call_2")],
         ["Three", ProviderError("no", code="server_error")],
+        *more,
         plugins=[tools],
         sections={"otel": section},
     )
@@ -231,8 +248,11 @@ def queries() -> list[str]:
 def test_the_dashboard_asks_for_what_there_is(scripted: Deploy) -> None:
     """Each query names a metric of the exposition, and only labels that the metric has (and Prometheus' own `job`)."""
     port = free_port()
-    deployed = a_little_of_everything(scripted, prometheus_port=port)
-    text = exposition(deployed, f"http://127.0.0.1:{port}/metrics")
+    deployed = a_little_of_everything(scripted, ["so far", Gate()], prometheus_port=port)
+    run = deployed.start()
+    deployed.wait_for_text(run, "so far")
+    deployed.stop(run)
+    text = exposition(deployed, f"http://127.0.0.1:{port}/metrics", "bf_plugin_stops_total")
     labels: dict[str, set[str]] = {}
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
