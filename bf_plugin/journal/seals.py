@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 from sqlalchemy import Connection, and_, bindparam, func, insert, or_, select
@@ -15,7 +15,7 @@ from bf_plugin.journal.tables import messages, runs
 
 _ONE = Prepared(insert(messages))
 _MOST = 64
-"""Messages sealed by one statement; larger groups take several."""
+"""Messages sealed by one statement. There are statements for powers of two only; other groups take several."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,23 +44,33 @@ def seal_together(seals: Sequence[Seal], connection: Connection) -> bool:
     """
     if any(seal.closing for seal in seals):
         return False
-    parts = [seals[start : start + _MOST] for start in range(0, len(seals), _MOST)]
-    if not all(_may_be_sealed(connection, part) for part in parts):
+    if not all(_may_be_sealed(connection, seals[start : start + _MOST]) for start in range(0, len(seals), _MOST)):
         return False
-    for part in parts:
+    for part in _parts(seals):
         values = {f"{name}_{place}": value for place, seal in enumerate(part) for name, value in seal.row.items()}
         _insertion(len(part)).execute(connection, values)
     return True
 
 
 def _may_be_sealed(connection: Connection, seals: Sequence[Seal]) -> bool:
-    values: dict[str, Any] = {f"id_{place}": seal.run_id for place, seal in enumerate(seals)}
-    values |= {f"epoch_{place}": seal.epoch for place, seal in enumerate(seals)}
-    standing, attempts = _question(len(seals)).row(connection, values) or (0, 0)
+    size = 1 << (len(seals) - 1).bit_length()
+    asked = [(seal.run_id, seal.epoch) for seal in seals] + [("", 0)] * (size - len(seals))
+    values: dict[str, Any] = {f"id_{place}": run_id for place, (run_id, _) in enumerate(asked)}
+    values |= {f"epoch_{place}": epoch for place, (_, epoch) in enumerate(asked)}
+    standing, attempts = _question(size).row(connection, values) or (0, 0)
     return bool(standing == len(seals) and not attempts)
 
 
-@lru_cache(maxsize=_MOST)
+def _parts(seals: Sequence[Seal]) -> Iterator[Sequence[Seal]]:
+    """Yield all, in as few pieces as there are statements for."""
+    start = 0
+    while rest := len(seals) - start:
+        size = min(1 << (rest.bit_length() - 1), _MOST)
+        yield seals[start : start + size]
+        start += size
+
+
+@cache
 def _question(count: int) -> Prepared:
     """Return the question how many of some runs are their drivers' and undecided, and whether they had takeovers."""
     mine = [
@@ -72,7 +82,7 @@ def _question(count: int) -> Prepared:
     return Prepared(select(func.count(), func.max(inner.c.attempts)).select_from(inner))
 
 
-@lru_cache(maxsize=_MOST)
+@cache
 def _insertion(count: int) -> Prepared:
     names = [column.name for column in messages.columns]
     rows: list[dict[str, Any]] = [{name: bindparam(f"{name}_{place}") for name in names} for place in range(count)]

@@ -59,7 +59,8 @@ class HttpMessenger:
         while True:
             connection = await pool.take(app, deadline - loop.time())
             was_used = connection.used
-            answer = await _Answer(connection, request, deadline).settled
+            answer = _Answer(connection, request, deadline)
+            await answer.settled
             # A server may close a kept connection just as we write. Should it have the message, it gets it twice.
             in_vain = not answer.status and was_used and not connection.heard
             if not in_vain or loop.time() >= deadline:
@@ -95,7 +96,7 @@ class _Answer:
         self.status = 0
         self.retry_after: str | None = None
         self.problem = ""
-        self.settled: asyncio.Future[_Answer] = loop.create_future()
+        self.settled: asyncio.Future[None] = loop.create_future()
         self.settled.add_done_callback(self._over)
         self._connection = connection
         self._timer = loop.call_at(deadline, self._late)
@@ -113,7 +114,7 @@ class _Answer:
     def end(self) -> None:
         """Settle."""
         if not self.settled.done():
-            self.settled.set_result(self)
+            self.settled.set_result(None)  # not itself: a cycle a message keeps the garbage collector busy
 
     def lost(self, reason: str) -> None:
         """Settle: a status that came counts, a body that broke off does not matter."""
@@ -124,7 +125,7 @@ class _Answer:
         self._connection.close()
         self.lost("not in time")
 
-    def _over(self, settled: asyncio.Future[_Answer]) -> None:
+    def _over(self, settled: asyncio.Future[None]) -> None:
         self._timer.cancel()
         if settled.cancelled():
             self._connection.close()
