@@ -30,7 +30,7 @@ EXTRAS = {
 }
 """The modules that import what only an extra brings; each works, or is left alone, without it."""
 
-STANDARD = set(sys.stdlib_module_names) | {"annotationlib"}  # of Python 3.14
+STANDARD = set(sys.stdlib_module_names) | {"annotationlib", "tomllib"}  # of later Pythons
 
 WITH = {"pydantic-core": "pydantic", "referencing": "jsonschema"}
 """What is part of another's interface, and comes with it."""
