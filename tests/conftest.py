@@ -17,6 +17,8 @@ from typing import Any
 
 import pytest
 
+os.environ["OTEL_SDK_DISABLED"] = "true"  # bf-hook-otel, where it is installed too, has nothing to say here
+
 
 @pytest.fixture
 def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:

@@ -35,6 +35,7 @@ def test_list(deployed: Deployment) -> None:
     ended = deployed.start("Hi")
     deployed.events(ended)
 
+    deployed.gateway.wait_for(lambda: "receives step 1" in command(deployed, "list").output)  # all is accepted
     result = command(deployed, "list")
 
     assert result.exit_code == 0, result.output
