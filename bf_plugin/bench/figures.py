@@ -332,12 +332,14 @@ def _loop_window(rig: Rig, loop: Process, streams: int, rate: float, seconds: fl
 def _stops(rig: Rig, driver: Process, stopper: Process, count: int) -> list[float]:
     """Stop runs in mid-stream, one after the other; return how long each `end` took."""
     rig.begin(rate=30.0, count=3000)
-    took = []
-    for number in range(count):
-        run = rig.start(driver)
-        said = rig.sink.ask("count")["deltas"]
-        rig.wait(lambda said=said: rig.sink.ask("count")["deltas"] > said + 2)  # type: ignore[misc]
-        asked = rig.stop(stopper, run)
-        rig.wait_for_ends(number + 1)
-        took.append(rig.sink.ask("ends")["ends"][run.ids["runId"]] - asked)
+    return [_stop(rig, driver, stopper, ended=number) for number in range(count)]
+
+
+def _stop(rig: Rig, driver: Process, stopper: Process, *, ended: int) -> float:
+    run = rig.start(driver)
+    said = rig.sink.ask("count")["deltas"]
+    rig.wait(lambda: rig.sink.ask("count")["deltas"] > said + 2)
+    asked = rig.stop(stopper, run)
+    rig.wait_for_ends(ended + 1)
+    took: float = rig.sink.ask("ends")["ends"][run.ids["runId"]] - asked
     return took

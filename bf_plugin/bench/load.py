@@ -16,12 +16,12 @@ def requests_per_second(port: int, seconds: float) -> float:
         sockets = [socket.create_connection(("127.0.0.1", port)) for _ in range(_CONNECTIONS)]
         for connection in sockets:
             connection.setblocking(False)
-            selector.register(connection, selectors.EVENT_READ)
+            selector.register(connection, selectors.EVENT_READ, connection)
             connection.send(_REQUEST)
         answered, began = 0, time.monotonic()
         while (elapsed := time.monotonic() - began) < seconds:
             for key, _ in selector.select(1.0):
-                connection = sockets[sockets.index(key.fileobj)]  # type: ignore[arg-type]
+                connection = key.data
                 if connection.recv(65536):
                     answered += 1
                     connection.send(_REQUEST)

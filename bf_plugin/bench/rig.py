@@ -35,6 +35,9 @@ class Process:
         self._process = subprocess.Popen(  # noqa: S603 - our own modules
             [sys.executable, "-m", module, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
+        assert self._process.stdin is not None  # noqa: S101 - for mypy: it is a pipe
+        assert self._process.stdout is not None  # noqa: S101 - and so is this
+        self._say, self._hear = self._process.stdin, self._process.stdout
         self._lock = threading.Lock()
         self.port: int = self._answer()["port"]
 
@@ -42,24 +45,21 @@ class Process:
         """Have a command carried out and return the answer."""
         line = msgspec.json.encode({"command": command, **values}) + b"\n"
         with self._lock:
-            assert self._process.stdin is not None  # noqa: S101 - for mypy
-            self._process.stdin.write(line)
-            self._process.stdin.flush()
+            self._say.write(line)
+            self._say.flush()
             return self._answer()
 
     def end(self) -> None:
         """End the process, as politely as it lets us."""
         with self._process:
-            assert self._process.stdin is not None  # noqa: S101 - for mypy
-            self._process.stdin.close()
+            self._say.close()
             try:
                 self._process.wait(20)
             except subprocess.TimeoutExpired:
                 self._process.kill()
 
     def _answer(self) -> dict[str, Any]:
-        assert self._process.stdout is not None  # noqa: S101 - for mypy
-        line = self._process.stdout.readline()
+        line = self._hear.readline()
         if not line:
             self.end()
             raise BenchError(f"a process of the bench ended with {self._process.returncode}: its error is above")

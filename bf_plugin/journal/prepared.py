@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Table, bindparam, insert
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.sql.expression import Executable
+from sqlalchemy.sql.elements import ClauseElement
 
 T = TypeVar("T")
 Values = Mapping[str, Any]
@@ -22,7 +22,7 @@ Values = Mapping[str, Any]
 class Prepared:
     """A statement with named bind parameters. All methods work in the connection's transaction and raise DBAPIError."""
 
-    def __init__(self, statement: Executable) -> None:
+    def __init__(self, statement: ClauseElement) -> None:
         self._statement = statement
         self._compiled: dict[str, tuple[str, tuple[str, ...] | None, dict[str, Any]]] = {}
 
@@ -62,7 +62,7 @@ class Prepared:
             raise _explained(connection, text, error) from None
 
     def _compile(self, dialect: Any) -> tuple[str, tuple[str, ...] | None, dict[str, Any]]:
-        compiled: Any = self._statement.compile(dialect=dialect)  # type: ignore[attr-defined]
+        compiled: Any = self._statement.compile(dialect=dialect)
         order = None if compiled.positiontup is None else tuple(compiled.positiontup)
         constants = {name: value for name, value in compiled.params.items() if value is not None}
         self._compiled[dialect.name] = str(compiled), order, constants

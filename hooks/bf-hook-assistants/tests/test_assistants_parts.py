@@ -17,12 +17,12 @@ from bf_hook_assistants.sse import BrokenStreamError, Decoder
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from assistants_support.script import Call, Refused
+from assistants_support.server import KEY
 from bf_plugin import ConfigurationError, ProviderError, Usage
 from bf_plugin.engines.port import Access, Cursor, StepDone, StepRequest, Text
 from bf_plugin.items import text_message
-from bf_plugin.testing import MemoryStore
-
-KEY = "sk-secret-of-the-caller-0123456789"
+from bf_plugin.testing import Gate, MemoryStore
 
 names = st.sampled_from(["thread.message.delta", "thread.run.completed", "error", ""])
 frames = st.lists(st.tuples(names, st.dictionaries(st.just("a"), st.integers() | st.text(max_size=8))), max_size=4)
@@ -246,10 +246,10 @@ def test_cancelling_what_is_over(on_loop, server):
     assert any(path.endswith("/cancel") for path in server.paths("POST"))
 
 
-def test_cancelling_tells_the_usage(on_loop, server, says):
+def test_cancelling_tells_the_usage(on_loop, server):
     """`cancelling` is waited for: only then the usage is known. Twice is once."""
-    server.hold_cancelled = says.Gate()
-    server.script("So far ", says.Gate())
+    server.hold_cancelled = Gate()
+    server.script("So far ", Gate())
 
     async def work(engine):
         stream = await engine.start(a_step(), ACCESS)
@@ -311,14 +311,14 @@ def test_a_key_that_no_header_can_hold(on_loop, server, key):
     assert server.asked == []
 
 
-def test_forgetting(on_loop, server, says):
+def test_forgetting(on_loop, server):
     """Threads that are gone count as deleted; a server that fails keeps something, and says so."""
     server.script("One.")
 
     async def work(engine):
         stream = await engine.start(a_step(), ACCESS)
         done = (await read(stream))[-1]
-        server.refuse("DELETE", stream.handle["thread"], says.Refused(400, "not now"))
+        server.refuse("DELETE", stream.handle["thread"], Refused(400, "not now"))
         names = [stream.handle, done.state]
         return [await engine.forget(names, ACCESS) for _ in range(3)]
 
@@ -326,11 +326,11 @@ def test_forgetting(on_loop, server, says):
     assert server.threads == {}
 
 
-def test_what_functions_cannot_give(on_loop, server, says):
+def test_what_functions_cannot_give(on_loop, server):
     """A run that waits for something else, such as an approval, fails with a code of its own."""
     server.streams = False
-    gate = says.Gate()
-    server.script(gate, says.Call("call_a", "weather", {}))
+    gate = Gate()
+    server.script(gate, Call("call_a", "weather", {}))
 
     async def work(engine):
         stream = await engine.start(a_step(), ACCESS)
@@ -347,10 +347,10 @@ def test_what_functions_cannot_give(on_loop, server, says):
 # the server -------------------------------------------------------------------------------------------------------
 
 
-def test_the_server_speaks_as_the_sdk_reads(server, says):
+def test_the_server_speaks_as_the_sdk_reads(server):
     """OpenAI's own client drives it through a run with a tool, in streams, and reads what it refuses."""
     warnings.simplefilter("ignore", DeprecationWarning)
-    server.script("Let me see. ", says.Call("call_a", "weather", {"place": "Berlin"}))
+    server.script("Let me see. ", Call("call_a", "weather", {"place": "Berlin"}))
     server.script("Fine.")
     with openai.OpenAI(api_key=KEY, base_url=server.url, max_retries=0) as client:
         assistant = client.beta.assistants.create(model="gpt-test")

@@ -6,9 +6,9 @@ import json
 
 import pytest
 
-from bf_plugin.testing import assert_events
-
-KEY = "sk-secret-of-the-caller-0123456789"
+from assistants_support.script import Cut, End, ErrorEvent, Refused
+from assistants_support.server import KEY
+from bf_plugin.testing import Gate, assert_events
 
 
 def asked(**more):
@@ -21,9 +21,9 @@ def error_of(deployed, run):
 
 
 @pytest.mark.parametrize(("status", "answered"), [(404, 400), (409, 409), (422, 400), (503, 502)])
-def test_refusals(begin, server, says, status, answered):
+def test_refusals(begin, server, status, answered):
     """A refused start is answered with the server's words, and leaves no thread behind, here or there."""
-    server.refuse("POST", "/runs", says.Refused(status, f"no such thing, {KEY}"))
+    server.refuse("POST", "/runs", Refused(status, f"no such thing, {KEY}"))
     server.new_assistant("asst_mine")
     deployed = begin({"assistant_id": "asst_mine"})
     error = deployed.refused(answered, deployed.body("Hi", **asked()))
@@ -106,9 +106,9 @@ def test_azure(begin, server):
     assert not any("Authorization" in one.headers for one in server.asked)
 
 
-def test_a_limited_rate(begin, server, says):
+def test_a_limited_rate(begin, server):
     """429 is passed on, with the time to wait."""
-    server.refuse("POST", "/threads", says.Refused(429, "slow down", Retry_After="17"))
+    server.refuse("POST", "/threads", Refused(429, "slow down", Retry_After="17"))
     deployed = begin()
     answer = deployed.post("", deployed.body("Hi", **asked()))
     assert (answer.status_code, answer.headers["Retry-After"]) == (429, "17")
@@ -123,14 +123,14 @@ def test_a_server_that_drops_a_run(begin, server):
     assert len(server.bodies("/runs")) == 1
 
 
-def test_questions_are_repeated(begin, server, says):
+def test_questions_are_repeated(begin, server):
     """What changes nothing is asked again when the server fails for a moment."""
     server.script("One.")
-    server.script("So far ", says.Cut(), "and on.")
+    server.script("So far ", Cut(), "and on.")
     deployed = begin()
     first = deployed.start("Hi", **asked())
     deployed.events(first)
-    server.refuse("GET", "/messages", says.Refused(500, "sorry"))
+    server.refuse("GET", "/messages", Refused(500, "sorry"))
     server.refuse("GET", "/messages", "drop")
 
     second = deployed.start("On", thread_id=first["threadId"], **asked())
@@ -157,9 +157,9 @@ def test_not_set_up(deploy):
     ("why", "reason"),
     [("max_completion_tokens", "length"), ("max_prompt_tokens", "length"), ("content_filter", "content_filter")],
 )
-def test_incomplete(begin, server, says, why, reason):
+def test_incomplete(begin, server, why, reason):
     """A run that was limited ends with what it said, and the reason."""
-    server.script("So far", says.End("incomplete", why))
+    server.script("So far", End("incomplete", why))
     deployed = begin()
     run = deployed.start("Hi", max_completion_tokens=20, **asked())
     assert_events(deployed.events(run), "threadInfo delta+ end", text="So far", finish_reason=reason)
@@ -175,9 +175,9 @@ def test_incomplete(begin, server, says, why, reason):
         (("cancelled",), "provider_cancelled", "cancelled"),
     ],
 )
-def test_runs_that_fail(begin, server, says, end, code, says_so):
+def test_runs_that_fail(begin, server, end, code, says_so):
     """What came before is the page's; the run ends with the server's words, and the thread goes on."""
-    server.script("So far", says.End(*end))
+    server.script("So far", End(*end))
     server.script("Ok")
     deployed = begin()
     run = deployed.start("Hi", **asked())
@@ -189,10 +189,10 @@ def test_runs_that_fail(begin, server, says, end, code, says_so):
     assert_events(deployed.events(again), "threadInfo delta+ end", text="Ok")
 
 
-def test_an_error_event(begin, server, says):
+def test_an_error_event(begin, server):
     """The server's own failure ends the run; what it may still do is cancelled."""
-    gate = says.Gate()
-    server.script("So far", says.ErrorEvent("it broke"), gate)
+    gate = Gate()
+    server.script("So far", ErrorEvent("it broke"), gate)
     deployed = begin()
     run = deployed.start("Hi", **asked())
     assert_events(deployed.events(run), "threadInfo delta+ error end", text="So far")
@@ -200,9 +200,9 @@ def test_an_error_event(begin, server, says):
     server.wait_until(lambda: server.run.status == "cancelled")
 
 
-def test_an_error_event_at_once(begin, server, says):
+def test_an_error_event_at_once(begin, server):
     """Before anything was said the start itself is refused, or the run fails: never is it taken for an answer."""
-    server.script(says.ErrorEvent("it broke"))
+    server.script(ErrorEvent("it broke"))
     deployed = begin()
     run = deployed.start("Hi", **asked())
     assert_events(deployed.events(run), "threadInfo error end")

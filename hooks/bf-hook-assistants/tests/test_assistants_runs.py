@@ -7,10 +7,11 @@ import json
 import pytest
 from cryptography.fernet import Fernet
 
+from assistants_support.script import Annotated, Call, Cut, End, NextMessage, Refused
+from assistants_support.server import KEY
 from bf_plugin import Toolbox
-from bf_plugin.testing import assert_events, check_plugin
+from bf_plugin.testing import Gate, assert_events, check_plugin
 
-KEY = "sk-secret-of-the-caller-0123456789"
 PLACE = {"type": "object", "properties": {"place": {"type": "string"}}, "required": ["place"]}
 WEATHER = {"type": "function", "function": {"name": "weather", "description": "The weather", "parameters": PLACE}}
 
@@ -27,6 +28,17 @@ def weather(place: str) -> str:
 
 def asked(**more):
     return {"provider": "assistants", "model": "gpt-test", "apiKey": KEY, **more}
+
+
+def stopped_in_the_second_turn(deployed):
+    """Have one turn, stop the next after "So far "; return the first run."""
+    first = deployed.start("Hi", **asked())
+    deployed.events(first)
+    run = deployed.start("Tell me", thread_id=first["threadId"], **asked())
+    deployed.wait_for_text(run, "So far ")
+    deployed.stop(run)
+    deployed.events(run)
+    return first
 
 
 def error_of(deployed, run):
@@ -67,11 +79,11 @@ def test_a_stream_in_splinters(begin, server, piece):
     assert_events(deployed.events(run), "threadInfo delta+ end", text="wörld \N{GRINNING FACE} and \ufffd")
 
 
-def test_annotations_of_a_polling_start(begin, server, says):
+def test_annotations_of_a_polling_start(begin, server):
     """Without streaming the answer has the annotations, and the thread goes on."""
     citation = {"type": "file_citation", "text": "[0]", "start_index": 4, "end_index": 7}
     citation |= {"file_citation": {"file_id": "file-1"}}
-    server.script("See ", says.Annotated("[0]", citation))
+    server.script("See ", Annotated("[0]", citation))
 
     answer = begin().poll("Hi", **asked())
 
@@ -79,9 +91,9 @@ def test_annotations_of_a_polling_start(begin, server, says):
     assert answer["usage"]["total_tokens"] == 12
 
 
-def test_a_thread_is_continued(begin, server, says):
+def test_a_thread_is_continued(begin, server):
     """The second run is in the first one's thread, and adds what is new; two messages of a step stay two."""
-    server.script("One.", says.NextMessage(), "Two.")
+    server.script("One.", NextMessage(), "Two.")
     server.script("Three.")
     deployed = begin()
     first = deployed.start("Count", **asked())
@@ -96,9 +108,9 @@ def test_a_thread_is_continued(begin, server, says):
     assert len(server.bodies("/assistants")) == 1
 
 
-def test_parallel_calls(begin, server, says):
+def test_parallel_calls(begin, server):
     """The calls of a step are handed in together, and the run goes on; the usage is that of the whole run."""
-    calls = [says.Call("call_a", "weather", {"place": "Berlin"}), says.Call("call_b", "weather", {"place": "Nowhere"})]
+    calls = [Call("call_a", "weather", {"place": "Berlin"}), Call("call_b", "weather", {"place": "Nowhere"})]
     server.script("Let me see. ", *calls)
     server.script("Fine, ", "it seems.")
     deployed = begin(plugins=[tools])
@@ -115,9 +127,9 @@ def test_parallel_calls(begin, server, says):
     assert server.run.object["tools"][0]["function"]["name"] == "weather"
 
 
-def test_a_thread_goes_on_after_tools(begin, server, says):
+def test_a_thread_goes_on_after_tools(begin, server):
     """A run with tools leaves its thread as any other."""
-    server.script(says.Call("call_a", "weather", {"place": "Berlin"}))
+    server.script(Call("call_a", "weather", {"place": "Berlin"}))
     server.script("Fine.")
     server.script("Welcome.")
     deployed = begin(plugins=[tools])
@@ -128,11 +140,11 @@ def test_a_thread_goes_on_after_tools(begin, server, says):
     assert [text for _, text in server.said()] == ["How is it?", "Fine.", "Thanks", "Welcome."]
 
 
-def test_a_run_that_expires_while_a_tool_works(begin, server, says):
+def test_a_run_that_expires_while_a_tool_works(begin, server):
     """Its outputs are not taken any more: another run is told in words what was called and answered."""
-    server.script(says.Call("call_a", "weather", {"place": "Berlin"}))
+    server.script(Call("call_a", "weather", {"place": "Berlin"}))
     server.script("Fine.")
-    expired = says.Refused(400, 'Runs in status "expired" do not accept tool outputs.')
+    expired = Refused(400, 'Runs in status "expired" do not accept tool outputs.')
     server.refuse("POST", "/submit_tool_outputs", expired)
     deployed = begin(plugins=[tools])
 
@@ -145,9 +157,9 @@ def test_a_run_that_expires_while_a_tool_works(begin, server, says):
     assert [body["tool_choice"] for body in server.bodies("/runs")] == ["required", "auto"]
 
 
-def test_a_stop_in_mid_stream(begin, server, says):
+def test_a_stop_in_mid_stream(begin, server):
     """The run, its thread's first, is cancelled; the next turn finds there what the page has seen, and no more."""
-    gate = says.Gate()
+    gate = Gate()
     server.script("So far ", gate, "and on")
     server.script("Good.")
     deployed = begin()
@@ -168,20 +180,15 @@ def test_a_stop_in_mid_stream(begin, server, says):
     ]
 
 
-def test_a_stop_in_a_continued_thread(begin, server, says):
+def test_a_stop_in_a_continued_thread(begin, server):
     """What the page did not see is deleted from the thread, even if the run was still being cancelled."""
-    gate = says.Gate()
-    server.hold_cancelled = says.Gate()
+    gate = Gate()
+    server.hold_cancelled = Gate()
     server.script("First.")
     server.script("So far ", gate, "and on")
     server.script("Good.")
     deployed = begin()
-    first = deployed.start("Hi", **asked())
-    deployed.events(first)
-    run = deployed.start("Tell me", thread_id=first["threadId"], **asked())
-    deployed.wait_for_text(run, "So far ")
-    deployed.stop(run)
-    deployed.events(run)
+    first = stopped_in_the_second_turn(deployed)
     server.wait_until(lambda: server.run.status == "cancelling")
 
     again = deployed.start("Thanks", thread_id=first["threadId"], **asked())
@@ -195,13 +202,13 @@ def test_a_stop_in_a_continued_thread(begin, server, says):
 
 
 @pytest.mark.parametrize("locks", [True, False])
-def test_a_stop_while_a_tool_works(begin, server, says, locks):
+def test_a_stop_while_a_tool_works(begin, server, locks):
     """The run that waits for outputs is cancelled before the next turn, which is told that the call may have worked.
 
     So it is where the server would let the next turn in all the same.
     """
     server.locks = locks
-    gate = says.Gate()
+    gate = Gate()
 
     slow = Toolbox("slow")
 
@@ -211,7 +218,7 @@ def test_a_stop_while_a_tool_works(begin, server, says, locks):
         await gate.passed()
         return "paid"
 
-    server.script("Wait. ", says.Call("call_a", "pay", {"amount": 5}))
+    server.script("Wait. ", Call("call_a", "pay", {"amount": 5}))
     server.script("Good.")
     deployed = begin(plugins=[slow])
     pay_tool = {"type": "function", "function": {"name": "pay", "parameters": {"type": "object", "properties": {}}}}
@@ -233,49 +240,35 @@ def test_a_stop_while_a_tool_works(begin, server, says, locks):
     assert "may have taken effect" in record
 
 
-def test_a_run_that_cannot_be_cancelled(begin, server, says):
+def test_a_run_that_cannot_be_cancelled(begin, server):
     """Its thread is left, and the conversation goes on in another, made from the history."""
-    server.hold_cancelled = says.Gate()
-    gate = says.Gate()
+    server.hold_cancelled = Gate()
     server.script("First.")
-    server.script("So far ", gate)
+    server.script("So far ", Gate())
     server.script("Good.")
     deployed = begin({"cancel_seconds": 0.1})
-    first = deployed.start("Hi", **asked())
-    deployed.events(first)
-    run = deployed.start("Tell me", thread_id=first["threadId"], **asked())
-    deployed.wait_for_text(run, "So far ")
-    deployed.stop(run)
-    deployed.events(run)
+    first = stopped_in_the_second_turn(deployed)
 
     again = deployed.start("Thanks", thread_id=first["threadId"], **asked())
 
     assert_events(deployed.events(again), "threadInfo delta+ end", text="Good.")
     newest = list(server.threads.values())[-1]
-    texts = ["Hi", "First.", "Tell me", "So far ", "Thanks", "Good."]
-    assert [text for _, text in server.said(newest)] == texts
+    assert [text for _, text in server.said(newest)] == ["Hi", "First.", "Tell me", "So far ", "Thanks", "Good."]
     server.hold_cancelled.release()
 
 
-def test_a_server_that_does_not_delete_messages(begin, server, says):
+def test_a_server_that_does_not_delete_messages(begin, server):
     """Where what is too much cannot be deleted, the conversation goes on in a new thread."""
     server.deletes_messages = False
-    gate = says.Gate()
     server.script("First.")
-    server.script("So far ", gate)
+    server.script("So far ", Gate())
     server.script("Good.")
     deployed = begin()
-    first = deployed.start("Hi", **asked())
-    deployed.events(first)
-    run = deployed.start("Tell me", thread_id=first["threadId"], **asked())
-    deployed.wait_for_text(run, "So far ")
-    deployed.stop(run)
-    deployed.events(run)
+    first = stopped_in_the_second_turn(deployed)
     again = deployed.start("Thanks", thread_id=first["threadId"], **asked())
     assert_events(deployed.events(again), "threadInfo delta+ end", text="Good.")
     newest = list(server.threads.values())[-1]
-    texts = ["Hi", "First.", "Tell me", "So far ", "Thanks", "Good."]
-    assert [text for _, text in server.said(newest)] == texts
+    assert [text for _, text in server.said(newest)] == ["Hi", "First.", "Tell me", "So far ", "Thanks", "Good."]
 
 
 def test_a_thread_that_is_gone(begin, server):
@@ -324,10 +317,10 @@ def test_a_long_history(begin, server):
     assert [text for _, text in server.said()] == [*(f"m{number}" for number in range(41)), "Ok."]
 
 
-def test_a_cut_connection(begin, server, says):
+def test_a_cut_connection(begin, server):
     """The run is asked about until it is over; the page gets the missing tail, once."""
-    seen, gate = says.Gate(), says.Gate()
-    server.script("So far ", seen, says.Cut(), gate, "and on.", says.NextMessage(), "Bye.")
+    seen, gate = Gate(), Gate()
+    server.script("So far ", seen, Cut(), gate, "and on.", NextMessage(), "Bye.")
     deployed = begin()
     run = deployed.start("Hi", **asked())
     deployed.wait_for_text(run, "So far ")
@@ -341,18 +334,18 @@ def test_a_cut_connection(begin, server, says):
     assert events[-1]["usage"]["total_tokens"] == 13
 
 
-def test_a_cut_connection_before_calls(begin, server, says):
+def test_a_cut_connection_before_calls(begin, server):
     """Calls are found in the run itself; and asking again does not take the answered ones for new."""
-    server.script(says.Cut(), says.Call("call_a", "weather", {"place": "Berlin"}))
-    server.script("Fine ", says.Cut(), "there.")
+    server.script(Cut(), Call("call_a", "weather", {"place": "Berlin"}))
+    server.script("Fine ", Cut(), "there.")
     deployed = begin(plugins=[tools])
     run = deployed.start("How is it?", tools=[WEATHER], **asked())
     assert_events(deployed.events(run), "threadInfo function_call delta+ end", text="Fine there.")
 
 
-def test_silence(begin, server, says):
+def test_silence(begin, server):
     """A stream that says nothing for too long is left, and the run asked about."""
-    gate = says.Gate()
+    gate = Gate()
     server.script("So far ", gate, "and on.")
     deployed = begin({"silence": 0.2})
     run = deployed.start("Hi", **asked())
@@ -361,10 +354,10 @@ def test_silence(begin, server, says):
     assert_events(deployed.events(run), "threadInfo delta+ end", text="So far and on.")
 
 
-def test_a_server_that_does_not_stream(begin, server, says):
+def test_a_server_that_does_not_stream(begin, server):
     """It answers with the run itself; text comes when the run is over, and tools work."""
     server.streams = False
-    server.script("Let me see. ", says.Call("call_a", "weather", {"place": "Berlin"}))
+    server.script("Let me see. ", Call("call_a", "weather", {"place": "Berlin"}))
     server.script("Fine.")
     deployed = begin(plugins=[tools])
     run = deployed.start("How is it?", tools=[WEATHER], **asked())
@@ -376,9 +369,9 @@ def test_a_server_that_does_not_stream(begin, server, says):
     )
 
 
-def test_a_restart_in_mid_text(begin, server, says):
+def test_a_restart_in_mid_text(begin, server):
     """Another drive asks about the run and sends the page what it has not seen."""
-    gate = says.Gate()
+    gate = Gate()
     server.script("once upon ", gate, "a time")
     deployed = begin()
     run = deployed.start("Tell me a story", **asked())
@@ -391,10 +384,10 @@ def test_a_restart_in_mid_text(begin, server, says):
     assert len(server.bodies("/runs")) == 1
 
 
-def test_a_restart_behind_tools(begin, server, says):
+def test_a_restart_behind_tools(begin, server):
     """The second step of a run is taken up by itself: the first one's text and calls do not come again."""
-    gate = says.Gate()
-    server.script("Let me see. ", says.Call("call_a", "weather", {"place": "Berlin"}))
+    gate = Gate()
+    server.script("Let me see. ", Call("call_a", "weather", {"place": "Berlin"}))
     server.script("Fine ", gate, "there.")
     server.script("Welcome.")
     deployed = begin(plugins=[tools])
@@ -412,9 +405,9 @@ def test_a_restart_behind_tools(begin, server, says):
     assert [text for _, text in server.said()] == ["How is it?", "Let me see. ", "Fine there.", "Thanks", "Welcome."]
 
 
-def test_a_restart_while_a_tool_works(begin, server, says):
+def test_a_restart_while_a_tool_works(begin, server):
     """The tool is idempotent and runs again; its output goes to the run that still waits."""
-    gate = says.Gate()
+    gate = Gate()
     slow = Toolbox("slow")
 
     @slow.tool(idempotent=True)
@@ -423,7 +416,7 @@ def test_a_restart_while_a_tool_works(begin, server, says):
         await gate.passed()
         return "seen"
 
-    server.script(says.Call("call_a", "look", {}))
+    server.script(Call("call_a", "look", {}))
     server.script("Seen.")
     deployed = begin(plugins=[slow])
     look_tool = {"type": "function", "function": {"name": "look", "parameters": {"type": "object", "properties": {}}}}
@@ -437,9 +430,9 @@ def test_a_restart_while_a_tool_works(begin, server, says):
     assert len(server.thread.runs) == 1
 
 
-def test_a_run_that_is_lost(begin, server, says):
+def test_a_run_that_is_lost(begin, server):
     """A restart finds no such run: what the page has seen cannot be taken back, the run ends with an error."""
-    gate = says.Gate()
+    gate = Gate()
     server.script("once upon ", gate)
     deployed = begin()
     run = deployed.start("Tell me a story", **asked())
@@ -453,12 +446,12 @@ def test_a_run_that_is_lost(begin, server, says):
     assert error_of(deployed, run)["code"] == "provider_lost_response"
 
 
-def test_a_crash(site, begin, server, says, tmp_path):
+def test_a_crash(site, begin, server, tmp_path):
     """A killed process's run is taken over by another, this one: the page gets every character once."""
     apps = tmp_path / "apps.toml"
     apps.write_text(f'[plugins.assistants]\nbase_url = "{server.url}"\npoll_seconds = 0.01\n')
     shared = {"database_url": site.environ["BF_DATABASE_URL"], "secret_key": Fernet.generate_key().decode()}
-    gate = says.Gate()
+    gate = Gate()
     server.script("once upon ", gate, "a time")
     environ = {"BF_APPS_FILE": str(apps), "BF_SECRET_KEY": shared["secret_key"]}
     process = site.serve("bf-plugin", "serve", "--listen", "127.0.0.1:0", **environ)
@@ -492,9 +485,9 @@ def test_it_keeps_the_rules():
     check_plugin("bf-hook-assistants")
 
 
-def test_the_key_is_nowhere(begin, server, says, caplog):
+def test_the_key_is_nowhere(begin, server, caplog):
     """Neither in an error event nor in a log, whatever the server says."""
-    server.script("So far", says.End("failed", message=f"bad key {KEY}"))
+    server.script("So far", End("failed", message=f"bad key {KEY}"))
     deployed = begin()
     run = deployed.start("Hi", **asked())
     assert KEY not in json.dumps(deployed.events(run)) + caplog.text

@@ -11,7 +11,7 @@ from bf_hook_providers.sections import Section
 from bf_hook_providers.turns import Conversation
 from bf_plugin import ProviderError, RunDraft, Usage
 from bf_plugin.engines.port import StepRequest
-from bf_plugin.items import FunctionCall, Part
+from bf_plugin.items import FilePart, FunctionCall, ImagePart
 from bf_plugin.values import FinishReason
 
 Body = Mapping[str, Any]
@@ -19,6 +19,12 @@ Body = Mapping[str, Any]
 
 Chunks = AsyncIterator[Any]
 """An answer as the SDK hands it out: objects of its own, read and closed where they came from."""
+
+
+def parted(body: Body, typed: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the fields that an SDK has parameters for, and the rest, which goes beside them."""
+    rest = {name: value for name, value in body.items() if name not in typed}
+    return {name: body[name] for name in typed}, rest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +100,7 @@ class Provider(ABC):
         """Return what an exception of the SDK means, None for one that says no more than that the connection failed."""
 
     @abstractmethod
-    def part_problem(self, part: Part) -> str | None:
+    def part_problem(self, part: ImagePart | FilePart) -> str | None:
         """Return why an image or a file cannot be shown to the model, None if it can."""
 
     @abstractmethod

@@ -6,6 +6,7 @@ import pytest
 
 from bf_plugin import ProviderError
 from bf_plugin.items import text_message
+from providers_support.script import Answer, sse
 
 HI = text_message("user", "Hi")
 WEATHER = {"type": "function", "name": "weather", "parameters": {"type": "object", "properties": {}}}
@@ -17,9 +18,9 @@ def anthropic(dialects):
 
 
 @pytest.fixture
-def events(raw, sse):
+def events():
     """Return a function that makes an answer of events."""
-    return lambda *events: raw([sse(event, event["type"]) for event in events])
+    return lambda *events: Answer([sse(event, event["type"]) for event in events])
 
 
 def block(index, begin, *deltas):

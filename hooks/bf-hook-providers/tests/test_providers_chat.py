@@ -8,6 +8,7 @@ import pytest
 
 from bf_plugin import ProviderError
 from bf_plugin.items import text_message
+from providers_support.script import Answer, sse
 
 HI = text_message("user", "Hi")
 TOOL = {"type": "function", "name": "f", "parameters": {"type": "object", "properties": {}}, "strict": True}
@@ -19,13 +20,13 @@ def chat(dialects):
 
 
 @pytest.fixture
-def chunks(raw, sse):
+def chunks():
     """Return a function that makes an answer of deltas and of what finishes it."""
 
     def chunks(*deltas, finish="stop", done=True):
         sent = [{"choices": [{"index": 0, "delta": delta, "finish_reason": None}]} for delta in deltas]
         sent.append({"choices": [{"index": 0, "delta": {}, "finish_reason": finish}]})
-        return raw([*(sse({"id": "c", **chunk}) for chunk in sent), *([b"data: [DONE]\n\n"] if done else [])])
+        return Answer([*(sse({"id": "c", **chunk}) for chunk in sent), *([b"data: [DONE]\n\n"] if done else [])])
 
     return chunks
 
@@ -40,10 +41,10 @@ def test_without_usage_it_is_a_guess(bench, chat, chunks):
     assert (done.usage.prompt_tokens, done.usage.completion_tokens, done.usage.estimated) == (20, 10, True)
 
 
-def test_usage_of_nothing_is_no_usage(bench, chat, raw, sse, chunks):
+def test_usage_of_nothing_is_no_usage(bench, chat, chunks):
     """Some servers send zeros."""
     zeros = sse({"choices": [], "usage": {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}})
-    done = bench.play(chat, raw([*chunks({"content": "x" * 40}, done=False).pieces, zeros]))[-1]
+    done = bench.play(chat, Answer([*chunks({"content": "x" * 40}, done=False).pieces, zeros]))[-1]
     assert (done.usage.completion_tokens, done.usage.estimated) == (10, True)
 
 
@@ -89,15 +90,15 @@ def test_endings_that_are_failures(bench, chat, chunks, reason):
 @pytest.mark.parametrize(
     "body", [{"error": {"message": "No such"}}, {"error": "No such"}, {"detail": "No such"}, {"message": "No such"}]
 )
-def test_bodies_of_errors(bench, chat, raw, body):
+def test_bodies_of_errors(bench, chat, body):
     """OpenAI's, Ollama's, FastAPI's and Mistral's."""
-    (error,) = bench.play(chat, raw([json.dumps(body).encode()], 404, {"Content-Type": "application/json"}))
+    (error,) = bench.play(chat, Answer([json.dumps(body).encode()], 404, {"Content-Type": "application/json"}))
     assert (error.status, str(error)) == (404, "No such")
 
 
-def test_the_page_of_a_proxy(bench, chat, raw):
+def test_the_page_of_a_proxy(bench, chat):
     """It is nothing to show to a caller."""
-    (error,) = bench.play(chat, raw([b"<html><h1>nginx</h1></html>"], 502, {"Content-Type": "text/html"}))
+    (error,) = bench.play(chat, Answer([b"<html><h1>nginx</h1></html>"], 502, {"Content-Type": "text/html"}))
     assert (error.status, str(error)) == (502, "the provider answered 502")
 
 

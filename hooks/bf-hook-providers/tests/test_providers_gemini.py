@@ -6,6 +6,7 @@ import pytest
 
 from bf_plugin import ProviderError
 from bf_plugin.items import text_message
+from providers_support.script import Answer, sse
 
 HI = text_message("user", "Hi")
 SIGNATURE = "c2lnbmVkLWJ5LWdlbWluaQ=="
@@ -17,9 +18,9 @@ def gemini(dialects):
 
 
 @pytest.fixture
-def chunks(raw, sse):
+def chunks():
     """Return a function that makes an answer of responses."""
-    return lambda *chunks: raw([sse(chunk) for chunk in chunks])
+    return lambda *chunks: Answer([sse(chunk) for chunk in chunks])
 
 
 def candidate(*parts, finish=None, **more):
@@ -69,21 +70,21 @@ def test_an_answer_that_failed(bench, gemini, chunks, reason):
     assert (error.code, str(error)) == (reason.lower(), f"the model ended with {reason}")
 
 
-def test_a_bad_key_is_answered_with_400(bench, gemini, raw, sse):
+def test_a_bad_key_is_answered_with_400(bench, gemini):
     """It is a refused key all the same."""
     details = [{"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": "API_KEY_INVALID"}]
     error = {"code": 400, "message": "API key not valid: AIza-secret", "status": "INVALID_ARGUMENT", "details": details}
     body = sse({"error": error}).removeprefix(b"data: ").strip()
-    (found,) = bench.play(gemini, raw([body], 400, {"Content-Type": "application/json"}))
+    (found,) = bench.play(gemini, Answer([body], 400, {"Content-Type": "application/json"}))
     assert (found.status, "AIza-secret" in str(found)) == (401, False)
 
 
-def test_when_to_come_again_is_in_a_detail(bench, gemini, raw, sse):
+def test_when_to_come_again_is_in_a_detail(bench, gemini):
     """Google says it in RetryInfo."""
     details = [{"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "17.5s"}]
     error = {"code": 429, "message": "Quota", "status": "RESOURCE_EXHAUSTED", "details": details}
     body = sse({"error": error}).removeprefix(b"data: ").strip()
-    (found,) = bench.play(gemini, raw([body], 429, {"Content-Type": "application/json"}))
+    (found,) = bench.play(gemini, Answer([body], 429, {"Content-Type": "application/json"}))
     assert (found.status, found.retry_after, found.code) == (429, 17.5, "RESOURCE_EXHAUSTED")
 
 

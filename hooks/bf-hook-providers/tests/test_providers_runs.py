@@ -8,6 +8,7 @@ import pytest
 
 from bf_plugin.testing import assert_events
 from bf_plugin.testing.provider import call
+from providers_support.script import Answer, Call, Pause
 
 KEY = "sk-secret-of-the-caller-0123456789"
 PLACE = {"type": "object", "properties": {"place": {"type": "string"}}, "required": ["place"]}
@@ -45,9 +46,9 @@ def test_a_polling_start(deployed, wire, dialect):
     assert answer["data"] == [{"type": "text", "text": {"value": "Hello"}}]
 
 
-def test_parallel_calls(deployed, wire, dialect, new_call):
+def test_parallel_calls(deployed, wire, dialect):
     """Two calls of one step are answered together, in order, in the next; a failing tool's answer says so."""
-    calls = [new_call("call_a", "weather", {"place": "Berlin"}), new_call("call_b", "weather", {"place": "Nowhere"})]
+    calls = [Call("call_a", "weather", {"place": "Berlin"}), Call("call_b", "weather", {"place": "Nowhere"})]
     wire.script(dialect.answer("Let me see. ", *calls), dialect.answer("Fine, ", "it seems."))
 
     run = deployed.start("How is it?", tools=[WEATHER], **payload(dialect))
@@ -66,9 +67,9 @@ def test_parallel_calls(deployed, wire, dialect, new_call):
     assert "there is no such place" in said[-1][1]
 
 
-def test_a_forced_call_is_forced_once(deployed, wire, dialect, new_call):
+def test_a_forced_call_is_forced_once(deployed, wire, dialect):
     """`tool_choice` holds for the first step, else the run would never end."""
-    wire.script(dialect.answer(new_call("call_a", "weather", {"place": "Berlin"})), dialect.answer("Fine."))
+    wire.script(dialect.answer(Call("call_a", "weather", {"place": "Berlin"})), dialect.answer("Fine."))
     choice = {"type": "function", "function": {"name": "weather"}}
 
     run = deployed.start("How is it?", tools=[WEATHER], tool_choice=choice, **payload(dialect))
@@ -85,9 +86,9 @@ def test_a_forced_call_is_forced_once(deployed, wire, dialect, new_call):
     assert "weather" in second
 
 
-def test_a_stop_closes_the_connection(deployed, wire, dialect, new_pause):
+def test_a_stop_closes_the_connection(deployed, wire, dialect):
     """A stop in mid-stream ends the run, and the provider sees its client go; what was said stays in the thread."""
-    pause = new_pause()
+    pause = Pause()
     wire.script(dialect.answer("So far ", pause, "and on"), dialect.answer("Good."))
     run = deployed.start("Tell me", **payload(dialect))
     deployed.wait_for_text(run, "So far ")
@@ -102,10 +103,10 @@ def test_a_stop_closes_the_connection(deployed, wire, dialect, new_pause):
     assert dialect.said(wire.requests[1].body) == [("user", "Tell me"), ("assistant", "So far "), ("user", "Thanks")]
 
 
-def test_a_stop_while_a_tool_is_called(deployed, wire, dialect, new_call, new_pause):
+def test_a_stop_while_a_tool_is_called(deployed, wire, dialect):
     """A stop between two steps: the thread goes on, and its next request has an answer for every call."""
-    pause = new_pause()
-    calls = [new_call("call_a", "weather", {"place": "Berlin"}), new_call("call_b", "weather", {"place": "Paris"})]
+    pause = Pause()
+    calls = [Call("call_a", "weather", {"place": "Berlin"}), Call("call_b", "weather", {"place": "Paris"})]
     wire.script(dialect.answer(*calls), dialect.answer(pause), dialect.answer("Good."))
     run = deployed.start("How is it?", tools=[WEATHER], **payload(dialect))
     pause.wait_reached()
@@ -119,14 +120,14 @@ def test_a_stop_while_a_tool_is_called(deployed, wire, dialect, new_call, new_pa
     assert said[-3:] == [("user", "-> fine in Berlin"), ("user", "-> fine in Paris"), ("user", "Thanks")]
 
 
-def test_a_thread_goes_from_provider_to_provider(deployed, wire, dialect, new_call):
+def test_a_thread_goes_from_provider_to_provider(deployed, wire, dialect):
     """Begun at OpenAI with a tool, continued here with one, taken back: each is sent the whole thread."""
     deployed.provider.script(call("weather", {"place": "Berlin"}))
     deployed.provider.script("Fine in Berlin.")
     first = deployed.start("And Berlin?", tools=[WEATHER])
     assert_events(deployed.events(first), "threadInfo function_call delta+ end", text="Fine in Berlin.")
 
-    wire.script(dialect.answer(new_call("call_z", "weather", {"place": "Paris"})), dialect.answer("In Paris too."))
+    wire.script(dialect.answer(Call("call_z", "weather", {"place": "Paris"})), dialect.answer("In Paris too."))
     thread = {"thread_id": first["threadId"], "tools": [WEATHER]}
     second = deployed.start("And Paris?", **thread, **payload(dialect))
     assert_events(deployed.events(second), "threadInfo function_call delta+ end", text="In Paris too.")
@@ -176,17 +177,17 @@ def test_an_error_in_mid_stream(deployed, wire, dialect):
     assert_events(deployed.events(again), "threadInfo delta+ end", text="Ok")
 
 
-def test_an_error_before_the_first_word(deployed, wire, dialect, raw):
+def test_an_error_before_the_first_word(deployed, wire, dialect):
     """A stream that begins with an error is a refusal: the start is answered with it."""
-    wire.script(raw([dialect.error_event("we are overloaded")]))
+    wire.script(Answer([dialect.error_event("we are overloaded")]))
     error = deployed.refused(502, deployed.body("Hi", stream=False, **payload(dialect)))
     assert "we are overloaded" in error["message"]
 
 
 @pytest.mark.parametrize("complete", [False, True])
-def test_a_stream_that_breaks_off(deployed, wire, dialect, new_pause, complete):
+def test_a_stream_that_breaks_off(deployed, wire, dialect, complete):
     """Neither a cut connection nor an end before the ending is taken for an answer."""
-    pause = new_pause()
+    pause = Pause()
     answer = dialect.begun("So far", complete=complete)
     answer.pieces.append(pause)
     wire.script(answer)
@@ -234,17 +235,17 @@ def test_a_limited_rate(deployed, wire, dialect):
     assert (answer.status_code, answer.headers["Retry-After"]) == (429, "17")
 
 
-def test_a_redirect_is_not_followed(deployed, wire, dialect, raw):
+def test_a_redirect_is_not_followed(deployed, wire, dialect):
     """It would carry the key to wherever a server says."""
-    wire.script(raw([], 307, {"Location": f"{wire.url}/elsewhere"}))
+    wire.script(Answer([], 307, {"Location": f"{wire.url}/elsewhere"}))
     deployed.refused(502, deployed.body("Hi", stream=False, **payload(dialect)))
     assert [request.path for request in wire.requests] == [dialect.path]
 
 
-def test_silence(begin, wire, dialect, raw, new_pause):
+def test_silence(begin, wire, dialect):
     """A provider that says nothing for too long: 502 before the run exists, an error after it has begun."""
-    never, later = new_pause(), new_pause()
-    wire.script(raw([never]), dialect.answer("So far", later))
+    never, later = Pause(), Pause()
+    wire.script(Answer([never]), dialect.answer("So far", later))
     deployed = begin({"silence": 0.4})
 
     error = deployed.refused(502, deployed.body("Hi", stream=False, **payload(dialect)))
@@ -255,9 +256,9 @@ def test_silence(begin, wire, dialect, raw, new_pause):
     assert error_of(deployed, run)["code"] == "provider_timeout"
 
 
-def test_a_restart_in_mid_text(deployed, wire, dialect, new_pause):
+def test_a_restart_in_mid_text(deployed, wire, dialect):
     """What was seen cannot be taken back, and the rest is not told again: the run ends with provider_lost_response."""
-    pause = new_pause()
+    pause = Pause()
     wire.script(dialect.answer("So far ", pause, "and on"))
     run = deployed.start("Hi", **payload(dialect))
     deployed.wait_for_text(run, "So far ")
@@ -268,9 +269,9 @@ def test_a_restart_in_mid_text(deployed, wire, dialect, new_pause):
     assert error_of(deployed, run)["code"] == "provider_lost_response"
 
 
-def test_a_restart_before_the_first_word(deployed, wire, dialect, new_pause):
+def test_a_restart_before_the_first_word(deployed, wire, dialect):
     """Nothing was seen: the step is asked for again, and the page notices nothing."""
-    pause = new_pause()
+    pause = Pause()
     wire.script(dialect.answer(pause, "never heard"), dialect.answer("Hello"))
     run = deployed.start("Hi", **payload(dialect))
     pause.wait_reached()

@@ -11,14 +11,15 @@ from hypothesis import strategies as st
 
 from bf_plugin import ProviderError
 from bf_plugin.engines.port import StepDone, Text
+from providers_support.script import Answer, Call
 
 SCRIPT = ("Grüße, ", "\N{GRINNING FACE}\N{FAMILY}, ", '"quoted"\n\n', "data: 漢字")
 quick = settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
-def whole(dialect, new_call):
+def whole(dialect):
     """Return a rich answer as one piece of bytes."""
-    calls = (new_call("call_1", "weather", {"place": "Köln"}), new_call("call_2", "weather", {"place": "Ulm"}))
+    calls = (Call("call_1", "weather", {"place": "Köln"}), Call("call_2", "weather", {"place": "Ulm"}))
     return b"".join(dialect.answer(*SCRIPT, *calls).pieces)
 
 
@@ -36,31 +37,31 @@ def places_in(body, **sizes):
     return st.sets(st.integers(1, len(body) - 1), **sizes)
 
 
-def test_bytes_may_be_cut_anywhere(bench, dialect, raw, new_call):
+def test_bytes_may_be_cut_anywhere(bench, dialect):
     """However a network cuts an answer, the events are the same."""
-    body = whole(dialect, new_call)
-    expected = bench.play(dialect, raw([body]))
+    body = whole(dialect)
+    expected = bench.play(dialect, Answer([body]))
     assert text_of(expected) == "".join(SCRIPT)
     assert [json.loads(call["arguments"]) for call in expected[-1].calls] == [{"place": "Köln"}, {"place": "Ulm"}]
 
     @quick
     @given(places_in(body, max_size=12))
     def check(places):
-        assert bench.play(dialect, raw(cut(body, places))) == expected
+        assert bench.play(dialect, Answer(cut(body, places))) == expected
 
     check()
-    assert bench.play(dialect, raw(cut(body, range(1, len(body))))) == expected
+    assert bench.play(dialect, Answer(cut(body, range(1, len(body))))) == expected
 
 
-def test_bytes_may_stop_anywhere(bench, dialect, raw, new_call):
+def test_bytes_may_stop_anywhere(bench, dialect):
     """What is cut off is never taken for an answer, and what came before it is a part of the answer."""
-    body = whole(dialect, new_call)
-    expected = bench.play(dialect, raw([body]))
+    body = whole(dialect)
+    expected = bench.play(dialect, Answer([body]))
 
     @quick
     @given(st.integers(0, len(body) - 1), st.booleans())
     def check(place, complete):
-        *_, last = events = bench.play(dialect, raw([body[:place]], complete=complete))
+        *_, last = events = bench.play(dialect, Answer([body[:place]], complete=complete))
         assert text_of(expected).startswith(text_of(events))
         if isinstance(last, StepDone):
             assert (last.items, last.calls, last.finish_reason) == (expected[-1].items, expected[-1].calls, "stop")
@@ -85,19 +86,19 @@ def test_half_a_character(bench, dialect):
     assert done.items[0]["content"][0]["text"] == "a\ufffdb\ufffdc\ufffd"
 
 
-def test_long_lines(bench, dialect, new_call):
+def test_long_lines(bench, dialect):
     """Texts and arguments of any length come in one line, or in many."""
     long = "x" * 300_000
-    *texts, done = bench.play(dialect, dialect.answer(long, new_call("call_1", "note", {"text": long})))
+    *texts, done = bench.play(dialect, dialect.answer(long, Call("call_1", "note", {"text": long})))
     assert text_of(texts) == long
     assert done.calls[0]["arguments"] == f'{{"text": "{long}"}}'
 
 
-def test_call_ids_are_unique(bench, dialect, new_call):
+def test_call_ids_are_unique(bench, dialect):
     """Some servers number the calls of each answer afresh, or not at all; in a thread, each needs its own id."""
     known = {"type": "function_call", "call_id": "call_1", "name": "weather", "arguments": "{}"}
     output = {"type": "function_output", "call_id": "call_1", "output": "fine"}
-    calls = [new_call(call_id, "weather", {}) for call_id in ("call_1", "call_2", "")]
+    calls = [Call(call_id, "weather", {}) for call_id in ("call_1", "call_2", "")]
     done = bench.play(dialect, dialect.answer(*calls), known, output)[-1]
     ids = [call["call_id"] for call in done.calls]
     assert len({"call_1", *ids}) == 4
@@ -106,14 +107,14 @@ def test_call_ids_are_unique(bench, dialect, new_call):
 
 
 @pytest.mark.parametrize("finish", ["length", "content_filter"])
-def test_calls_of_an_answer_that_was_cut_off(bench, dialect, new_call, finish):
+def test_calls_of_an_answer_that_was_cut_off(bench, dialect, finish):
     """They may be incomplete: none of them is made."""
     words = {
         "anthropic": {"length": "max_tokens", "content_filter": "refusal"},
         "gemini": {"length": "MAX_TOKENS", "content_filter": "PROHIBITED_CONTENT"},
         "chat": {"length": "length", "content_filter": "content_filter"},
     }[dialect.name]
-    answer = dialect.answer("So far", new_call("call_1", "weather", {"place": "B"}), finish=words[finish])
+    answer = dialect.answer("So far", Call("call_1", "weather", {"place": "B"}), finish=words[finish])
     done = bench.play(dialect, answer)[-1]
     assert (done.finish_reason, done.calls, len(done.items)) == (finish, [], 1)
 
@@ -128,9 +129,9 @@ def test_an_answer_without_a_word(bench, dialect):
 @pytest.mark.parametrize(
     "body", [b"", b"\n\n", b": hello\n\n", b"<html>Bad gateway</html>", b"data: {\n\n", b"data: 7\n\n"]
 )
-def test_what_is_no_answer(bench, dialect, raw, body):
+def test_what_is_no_answer(bench, dialect, body):
     """Anything may come back with status 200, from a proxy for instance."""
-    (error,) = bench.play(dialect, raw([body]))
+    (error,) = bench.play(dialect, Answer([body]))
     assert isinstance(error, ProviderError)
     assert error.code in ("provider_lost_response", "provider_unreachable", "provider_error")
 

@@ -9,14 +9,14 @@ from typing import Any
 from bf_hook_providers.anthropic.body import body_of, part_problem
 from bf_hook_providers.anthropic.reader import AnthropicReader
 from bf_hook_providers.problems import failure, fields_of, refusal
-from bf_hook_providers.provider import Body, Chunks, Provider
+from bf_hook_providers.provider import Body, Chunks, Provider, parted
 from bf_hook_providers.review import arguments, details, ignored
 from bf_hook_providers.sections import AnthropicSection
 from bf_hook_providers.turns import Conversation
 from bf_plugin import ProviderError, RunDraft
 from bf_plugin.engines.port import StepRequest
 from bf_plugin.errors import invalid
-from bf_plugin.items import Part
+from bf_plugin.items import FilePart, ImagePart
 
 _STATUS = {
     "invalid_request_error": 400,
@@ -82,8 +82,7 @@ class AnthropicProvider(Provider):
 
     async def ask(self, client: Any, body: Body, headers: Mapping[str, str], key: str) -> Chunks:
         """Ask, once. What the SDK knows no parameter for goes beside them: it drops some that older models take."""
-        typed = {name: body[name] for name in _TYPED}
-        rest = {name: value for name, value in body.items() if name not in _TYPED}
+        typed, rest = parted(body, _TYPED)
         messages = client.with_options(api_key=key).messages
         chunks: Chunks = await messages.create(**typed, stream=True, extra_body=rest, extra_headers=headers)
         return chunks
@@ -104,9 +103,9 @@ class AnthropicProvider(Provider):
             return failure(message, code=kind, status=_STATUS.get(str(kind)), key=key)
         return refusal(error.status_code, message, code=kind, headers=error.response.headers, key=key)
 
-    def part_problem(self, part: Part) -> str | None:
+    def part_problem(self, part: ImagePart | FilePart) -> str | None:
         """Return why an image or a file cannot be shown to the model."""
-        return None if part["type"] == "text" else part_problem(part)
+        return part_problem(part)
 
     def review(self, run: RunDraft) -> Iterator[str]:
         """Yield warnings, refuse what the API has no form for."""

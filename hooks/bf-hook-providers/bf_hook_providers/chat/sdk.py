@@ -9,13 +9,13 @@ from typing import Any
 from bf_hook_providers.chat.body import ARGUMENTS, body_of, part_problem
 from bf_hook_providers.chat.reader import ChatReader
 from bf_hook_providers.problems import failure, fields_of, refusal
-from bf_hook_providers.provider import Body, Chunks, Provider
+from bf_hook_providers.provider import Body, Chunks, Provider, parted
 from bf_hook_providers.review import arguments, ignored
 from bf_hook_providers.sections import ChatSection
 from bf_hook_providers.turns import Conversation
 from bf_plugin import ProviderError, RunDraft
 from bf_plugin.engines.port import StepRequest
-from bf_plugin.items import Part
+from bf_plugin.items import FilePart, ImagePart
 
 _TYPED = ("model", "messages", "stream")
 
@@ -79,8 +79,7 @@ class ChatProvider(Provider):
 
     async def ask(self, client: Any, body: Body, headers: Mapping[str, str], key: str) -> Chunks:
         """Ask, once."""
-        typed = {name: body[name] for name in _TYPED}
-        rest = {name: value for name, value in body.items() if name not in _TYPED}
+        typed, rest = parted(body, _TYPED)
         sent = {**headers, **self._key_header(key)}
         chunks: Chunks = await client.chat.completions.create(**typed, extra_body=rest, extra_headers=sent)
         return chunks
@@ -104,9 +103,9 @@ class ChatProvider(Provider):
             return failure(fields.get("message") or error.message, code=code, status=_status(code), key=key)
         return None
 
-    def part_problem(self, part: Part) -> str | None:
+    def part_problem(self, part: ImagePart | FilePart) -> str | None:
         """Return why an image or a file cannot be shown to the model."""
-        return None if part["type"] == "text" else part_problem(part)
+        return part_problem(part)
 
     def review(self, run: RunDraft) -> Iterator[str]:
         """Yield warnings."""

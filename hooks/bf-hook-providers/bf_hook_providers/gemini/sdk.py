@@ -19,7 +19,7 @@ from bf_hook_providers.sections import GeminiSection
 from bf_hook_providers.turns import Conversation
 from bf_plugin import ProviderError, RunDraft
 from bf_plugin.engines.port import StepRequest
-from bf_plugin.items import Part
+from bf_plugin.items import FilePart, ImagePart
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,9 +111,9 @@ class GeminiProvider(Provider):
         message, code = error.message or fields.get("message"), error.status or fields.get("status")
         return refusal(status, message, code=code, headers=_headers(error, details), key=key)
 
-    def part_problem(self, part: Part) -> str | None:
+    def part_problem(self, part: ImagePart | FilePart) -> str | None:
         """Return why an image or a file cannot be shown to the model."""
-        return None if part["type"] == "text" else part_problem(part)
+        return part_problem(part)
 
     def review(self, run: RunDraft) -> Iterator[str]:
         """Yield warnings."""

@@ -1,0 +1,1 @@
+"""A server that speaks the Assistants v2 API, for the tests."""
