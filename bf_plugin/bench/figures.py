@@ -11,10 +11,8 @@ from typing import Any
 from bf_plugin.bench.control import quantiles
 from bf_plugin.bench.history import multiply
 from bf_plugin.bench.load import requests_per_second
-from bf_plugin.bench.rig import BenchError, Process, Rig
-
-_SETTLE = 0.5
-"""Seconds between the last start and the beginning of a measurement."""
+from bf_plugin.bench.rig import Process, Rig
+from bf_plugin.bench.window import SETTLE, gateway_window, loop_window
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +73,7 @@ def frontier(rig: Rig, effort: Effort) -> Iterator[Figure]:
     for streams in effort.frontier:
         gateway = rig.gateway(database=f"frontier{streams}")
         with rig.running(gateway):
-            window = _gateway_window(rig, gateway, streams, 30.0, effort.seconds)
+            window = gateway_window(rig, gateway, streams, 30.0, effort.seconds)
         took = window["sink"]["took"]
         yield Figure(
             name="added latency p99",
@@ -96,7 +94,7 @@ def first_delta(rig: Rig, effort: Effort) -> Iterator[Figure]:
         count = round(30 * (effort.seconds + 8))
         rig.begin(rate=30.0, count=count)
         rig.start_many(gateway, 100)
-        time.sleep(_SETTLE)
+        time.sleep(SETTLE)
         rig.sink.ask("reset")
         rig.provider.ask("plan", rate=30.0, count=30)
         rig.start_many(gateway, round(20 * effort.seconds), per_second=20.0)
@@ -232,7 +230,7 @@ def growth(rig: Rig, effort: Effort) -> Iterator[Figure]:
             rig.begin(rate=30.0, count=15)
             took = quantiles([run.took for run in rig.start_many(gateway, 100, per_second=50.0)])
             rig.wait_for_ends(100)
-            window = _gateway_window(rig, gateway, effort.streams, 30.0, effort.seconds / 2)
+            window = gateway_window(rig, gateway, effort.streams, 30.0, effort.seconds / 2)
             yield Figure(
                 name="POST to 201 p50",
                 pace=f"{done:,} ended runs on record",
@@ -271,10 +269,10 @@ def _cost(rig: Rig, effort: Effort, *, rate: float, target: float) -> Figure:
     for number in range(effort.repetitions):
         loop = rig.loop()
         with rig.running(loop):
-            theirs = _loop_window(rig, loop, streams, rate, effort.seconds)
+            theirs = loop_window(rig, loop, streams, rate, effort.seconds)
         gateway = rig.gateway(database=f"cost{rate:g}-{number}")
         with rig.running(gateway):
-            ours = _gateway_window(rig, gateway, streams, rate, effort.seconds)
+            ours = gateway_window(rig, gateway, streams, rate, effort.seconds)
         ratios.append(ours["us_per_delta"] / theirs["us_per_delta"])
         raw.append({"loop": theirs, "gateway": ours})
     return Figure(
@@ -286,47 +284,6 @@ def _cost(rig: Rig, effort: Effort, *, rate: float, target: float) -> Figure:
         target=target,
         raw=raw,
     )
-
-
-def _gateway_window(rig: Rig, gateway: Process, streams: int, rate: float, seconds: float) -> dict[str, Any]:
-    """Let so many runs flow; measure from when all have started to when the first ends."""
-    starting = 2.0 + streams / 50
-    rig.begin(rate=rate, count=round(rate * (starting + _SETTLE + seconds + 1)))
-    rig.start_many(gateway, streams)
-    rig.wait(lambda: rig.provider.ask("count")["begun"] >= streams)
-    time.sleep(_SETTLE)
-    rig.provider.ask("reset")
-    rig.sink.ask("reset")
-    before = gateway.ask("usage")
-    time.sleep(seconds)
-    sink, provider, after = rig.sink.ask("latency"), rig.provider.ask("count"), gateway.ask("usage")
-    if not sink["deltas"]:
-        raise BenchError("no text came through")
-    if sink["ended"]:
-        raise BenchError("streams ended before they were measured: the machine is too slow for so many starts")
-    rig.wait_for_ends(streams)
-    cpu = after["cpu"] - before["cpu"]
-    threads = {name: spent - before["threads"].get(name, 0.0) for name, spent in after["threads"].items()}
-    return {
-        "us_per_delta": cpu / sink["deltas"] * 1e6,
-        "us_by_thread": {name: spent / sink["deltas"] * 1e6 for name, spent in threads.items() if spent > 0},
-        "busy": cpu / (after["at"] - before["at"]),
-        "deltas_per_message": sink["deltas"] / sink["messages"],
-        "sink": sink,
-        "provider": provider,
-    }
-
-
-def _loop_window(rig: Rig, loop: Process, streams: int, rate: float, seconds: float) -> dict[str, Any]:
-    rig.begin(rate=rate, count=round(rate * (seconds + 60)))
-    loop.ask("read", streams=streams)
-    rig.wait(lambda: rig.provider.ask("count")["begun"] >= streams)
-    time.sleep(_SETTLE + 1)
-    before = loop.ask("usage")
-    time.sleep(seconds)
-    after = loop.ask("usage")
-    cpu, deltas = after["cpu"] - before["cpu"], after["deltas"] - before["deltas"]
-    return {"us_per_delta": cpu / deltas * 1e6, "busy": cpu / (after["at"] - before["at"]), "deltas": deltas}
 
 
 def _stops(rig: Rig, driver: Process, stopper: Process, count: int) -> list[float]:
