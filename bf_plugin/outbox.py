@@ -188,7 +188,7 @@ class Outbox:
         try:
             await self._delivery.send(message.body)
         except DeliveryFailed:
-            self._log.settle(message.number, "undelivered")
+            self._log.settle(message.number, "unsent")
             raise
         self._unmarked = message
 

@@ -86,13 +86,13 @@ class RunLog:
             "first_seq": message.first_seq,
             "last_seq": message.last_seq,
             "end_offset": message.end_offset,
-            "state": "sealed" if message.deliver else "undelivered",
+            "state": "sealed" if message.deliver else "unsent",
             "data_sealed": self._box.seal((message.body, message.sources), message.number),
         }
         return self._groups.add(Seal(self._run_id, self._epoch, closing, row))
 
     def settle(self, number: int, state: str) -> Future[None]:
-        """Mark a message `accepted` or `undelivered`. Raises Fenced.
+        """Mark a message `accepted` or `unsent`. Raises Fenced.
 
         Need not be called for one that another follows: none is sealed before the one before it was accepted.
         """

@@ -102,7 +102,7 @@ messages = Table(
     Column("state", String(10), nullable=False),
     Column("data_sealed", LargeBinary, nullable=False),
 )
-"""The event log: `sealed`, then `accepted` or `undelivered`. A message without events has last_seq < first_seq."""
+"""The event log: `sealed`, then `accepted` or `unsent`. A message without events has last_seq < first_seq."""
 
 steps = Table(
     "bf_steps",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
@@ -11,6 +12,7 @@ from typing import Any
 from wsgiref.validate import validator
 
 import pytest
+from cryptography.fernet import Fernet
 from werkzeug.middleware.lint import LintMiddleware
 
 from bf_plugin.testing.deployment import PROVIDER_KEY, Deployment
@@ -100,12 +102,22 @@ def linter() -> Linter:
 
 
 @pytest.fixture
-def deploy(tmp_path: Path, answers: list[str], linter: Linter) -> Iterator[Callable[..., Deployment]]:
+def database(request: pytest.FixtureRequest) -> dict[str, str]:
+    """Return the settings of this test's database: an SQLite file, or what BF_TEST_DATABASE says ("postgres")."""
+    if os.environ.get("BF_TEST_DATABASE") != "postgres":
+        return {}
+    return {"database_url": request.getfixturevalue("postgres_url"), "secret_key": Fernet.generate_key().decode()}
+
+
+@pytest.fixture
+def deploy(
+    tmp_path: Path, answers: list[str], linter: Linter, database: dict[str, str]
+) -> Iterator[Callable[..., Deployment]]:
     """Return a function that deploys the plugin between validators; they must have said nothing after the test."""
     with ExitStack() as stack:
 
         def make(**options: Any) -> Deployment:
-            options.setdefault("folder", tmp_path)
+            options = {"folder": tmp_path, **database, **options}
             outer: Callable[[Wsgi], Wsgi] = options.pop("wrap", lambda app: app)
             deployed = Deployment(wrap=lambda app: outer(linter(app)), inner=linter, **options)
             deployed.http.hooks["response"].append(

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import requests
+from sqlalchemy import func, select
 
 from bf_plugin.ids import new_thread_id
+from bf_plugin.journal.tables import metadata, runs
 from bf_plugin.testing.deployment import APP_KEY, PROVIDER_KEY, Deployment
 from bf_plugin.testing.gateway import RecordingGateway
 from bf_plugin.testing.provider import Gate, text
+from database import looking_into
 
 Deploy = Callable[..., Deployment]
 
@@ -43,11 +45,13 @@ def talk(deployed: Deployment, *turns: str) -> dict[str, Any]:
 
 def wait_until_free(deployed: Deployment, run: dict[str, Any]) -> None:
     """Wait until a run's row says that it has ended: its `end` is sent a little earlier."""
-    path = str(deployed.settings.database_url).removeprefix("sqlite:///")
-    connection = sqlite3.connect(path)
-    ended = "SELECT 1 FROM bf_runs WHERE id = ? AND state = 'ended'"
-    deployed.gateway.wait_for(lambda: connection.execute(ended, [run["runId"]]).fetchone())
-    connection.close()
+    ended = select(runs.c.id).where(runs.c.id == run["runId"], runs.c.state == "ended")
+
+    def is_free() -> bool:
+        with looking_into(deployed.settings) as connection:
+            return connection.execute(ended).first() is not None
+
+    deployed.gateway.wait_for(is_free)
 
 
 def test_deleting(deployed: Deployment) -> None:
@@ -74,14 +78,9 @@ def test_nothing_is_left_in_the_journal(deployed: Deployment) -> None:
 
     delete(deployed, run["threadId"], X_Provider_Key=PROVIDER_KEY)
 
-    connection = sqlite3.connect(str(deployed.settings.database_url).removeprefix("sqlite:///"))
-    tables = [
-        name
-        for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE name GLOB 'bf_*' AND type = 'table'")
-        if name != "bf_schema"
-    ]
-    counts = {table: connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in tables}
-    connection.close()
+    tables = [table for table in metadata.sorted_tables if table.name not in ("bf_schema", "bf_owners")]
+    with looking_into(deployed.settings) as connection:
+        counts = {table.name: connection.execute(select(func.count()).select_from(table)).scalar() for table in tables}
     assert len(counts) >= 7
     assert set(counts.values()) == {0}
 

@@ -403,7 +403,7 @@ def test_no_key_in_tracebacks(deploy: Deploy, caplog: pytest.LogCaptureFixture) 
 
 def test_no_key_at_rest(deploy: Deploy, tmp_path: Any) -> None:
     """What a person, a model or a tool wrote, and every key, is encrypted on disk; an ended run's key is gone."""
-    deployed = deploy(folder=tmp_path, messaging="http")
+    deployed = deploy(folder=tmp_path, database_url=f"sqlite:///{tmp_path / 'journal.db'}", messaging="http")
     gate = Gate()
     deployed.provider.script(text("the secret answer", gate, "."))
     run = deployed.start("the secret question", instructions="the secret instructions")

@@ -88,10 +88,9 @@ def finish(journal: Journal, run: RunRecord, cut: Cut | None = None) -> RunRecor
     return journal.runs.finish(run.id, run.epoch, usage=Usage(), cut=cut, timeout=600).result(5)
 
 
-def message(number: int = 1) -> Sealed:
-    return Sealed(
-        number=number, first_seq=number, last_seq=number, end_offset=0, body=b'{"actions":[],"x":"SECRETWORD"}'
-    )
+def message(number: int = 1, *, deliver: bool = True) -> Sealed:
+    body = b'{"actions":[],"x":"SECRETWORD"}'
+    return Sealed(number=number, first_seq=number, last_seq=number, end_offset=0, body=body, deliver=deliver)
 
 
 def test_a_run_comes_back_as_it_was(journal: Journal) -> None:
@@ -230,6 +229,22 @@ def test_nothing_but_the_end_follows_an_outcome(journal: Journal) -> None:
         seal(journal, run, message())
     seal(journal, run, message(), closing=True)
     assert [row.number for row in journal.log.all(run.id)] == [1]
+
+
+def test_what_becomes_of_a_message_is_on_record(journal: Journal) -> None:
+    """Sent and accepted, given up, or never to be sent: a caller who polls gets none."""
+    run = create(journal, record())
+    log = journal.log.of(run.id, 1)
+
+    def deliver() -> list[bool]:
+        return [row.deliver for row in journal.log.all(run.id)]
+
+    for number, to_be_sent in enumerate([True, True, False], 1):
+        seal(journal, run, message(number, deliver=to_be_sent))
+    assert deliver() == [True, True, False]
+    log.settle(1, "accepted").result(5)
+    log.settle(2, "unsent").result(5)
+    assert deliver() == [False, False, False]
 
 
 def test_messages_are_sealed_together_where_nothing_stands_against_it(journal: Journal) -> None:

@@ -305,7 +305,7 @@ def test_what_cannot_be_delivered_is_kept(answers: list[Exception]) -> None:
             await lane.outbox.flush()
             assert len(lane.sink.bodies) == sent
             assert [row.deliver for row in lane.log.rows] == [True, False]
-            assert lane.log.states == {1: "undelivered"}
+            assert lane.log.states == {1: "unsent"}
 
     asyncio.run(scenario())
 

@@ -178,7 +178,7 @@ class Ledger:
 
     def _look_at_message(self, row: Any) -> None:
         said = self.said.setdefault(row.run_id, Said())
-        said.given_up |= row.state == "undelivered"
+        said.given_up |= row.state == "unsent"
         if row.number <= len(said.messages):
             self.expect(said.messages[row.number - 1].token == row.data_sealed, "a sealed message was changed")
             return
