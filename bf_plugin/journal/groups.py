@@ -1,17 +1,19 @@
 """Group commit: what drivers seal within a few milliseconds of each other goes into one transaction.
 
-Called on the event loop only, so that a group costs one hand-over to the writer's thread and one back, however many
-runs it is for.
+Called on the event loop only. A group is committed there and then where that can be done without waiting (`direct`),
+else it costs one hand-over to the writer's thread and one back, however many runs it is for.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Sequence
 from concurrent.futures import Future
 from functools import partial
 from typing import Any
 
+from bf_plugin.journal.direct import Direct
 from bf_plugin.journal.seals import Seal, seal_together
 from bf_plugin.journal.writer import Keyed, Outcome, Writer
 
@@ -22,8 +24,9 @@ INTERVAL = 0.005
 class Groups:
     """Messages on their way to the writer."""
 
-    def __init__(self, writer: Writer) -> None:
+    def __init__(self, writer: Writer, direct: Direct | None) -> None:
         self._writer = writer
+        self._direct = direct
         self._loop: asyncio.AbstractEventLoop | None = None
         self._waiting: list[tuple[Seal, asyncio.Future[None]]] = []
         self._resting = False
@@ -46,9 +49,13 @@ class Groups:
             return
         group, self._waiting = sorted(self._waiting, key=_run_of), []
         loop.call_later(INTERVAL, self._begin, loop)
-        seals = [seal for seal, _ in group]
-        committed = self._writer.submit_all([Keyed(seal.run_id, seal) for seal in seals], partial(seal_together, seals))
-        committed.add_done_callback(lambda done: _hand_back(loop, [future for _, future in group], done))
+        seals, futures = [seal for seal, _ in group], [future for _, future in group]
+        together = partial(seal_together, seals)
+        if self._direct is not None and self._direct.commit(together, len(seals)):
+            _settle(futures, [(None, None)] * len(futures))
+        else:
+            committed = self._writer.submit_all([Keyed(seal.run_id, seal) for seal in seals], together)
+            committed.add_done_callback(lambda done: _hand_back(loop, futures, done))
 
 
 def _run_of(waiting: tuple[Seal, object]) -> str:
@@ -61,12 +68,12 @@ def _hand_back(
 ) -> None:
     """Give the outcomes to the loop, from the writer's thread."""
     with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
-        loop.call_soon_threadsafe(_settle, futures, committed)
+        error = committed.exception()
+        outcomes = [(None, error)] * len(futures) if error is not None else committed.result()
+        loop.call_soon_threadsafe(_settle, futures, outcomes)
 
 
-def _settle(futures: list[asyncio.Future[Any]], committed: Future[list[Outcome]]) -> None:
-    error = committed.exception()
-    outcomes = [(None, error)] * len(futures) if error is not None else committed.result()
+def _settle(futures: list[asyncio.Future[Any]], outcomes: Sequence[Outcome]) -> None:
     for future, (value, failure) in zip(futures, outcomes, strict=True):
         if future.done():
             continue  # whoever waited was cancelled

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, Engine, bindparam, select, update
 
 from bf_plugin.events import events_in
 from bf_plugin.journal.base import Base
+from bf_plugin.journal.direct import Direct
 from bf_plugin.journal.fence import fence
 from bf_plugin.journal.groups import Groups
 from bf_plugin.journal.prepared import Prepared
@@ -30,9 +31,9 @@ _SETTLE = Prepared(
 class MessageLog(Base):
     """The messages of runs, in order."""
 
-    def __init__(self, readers: Engine, writer: Writer, vault: Vault) -> None:
+    def __init__(self, readers: Engine, writer: Writer, vault: Vault, direct: Direct | None) -> None:
         super().__init__(readers, writer, vault)
-        self._groups = Groups(writer)
+        self._groups = Groups(writer, direct)
 
     def of(self, run_id: str, epoch: int) -> RunLog:
         """Return where the driver of a run, in an epoch, puts what it says."""

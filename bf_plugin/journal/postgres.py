@@ -44,8 +44,14 @@ class PostgresServer:
         """Return a listener for signals."""
         return Listener(self.conninfo)
 
+    def direct(self) -> None:
+        """Return None: what goes over a network is not for the event loop."""
+
     def wake(self, owners: Iterable[str]) -> None:
         """Notifications do it, with the transaction."""
+
+    def wrote(self, count: int) -> None:
+        """Nothing is to be done: the server makes its checkpoints by itself."""
 
     def close(self) -> None:
         """Nothing is kept open here."""

@@ -6,7 +6,7 @@ run takes some twenty statements more.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from typing import Any, TypeVar
 
@@ -31,10 +31,12 @@ class Prepared:
         changed: int = self._run(connection, values, lambda cursor: cursor.rowcount)
         return changed
 
-    def execute_each(self, connection: Connection, rows: Iterable[Values]) -> None:
-        """Execute it once for each of some rows."""
-        for values in rows:
-            self.execute(connection, values)
+    def execute_each(self, connection: Connection, rows: Sequence[Values]) -> int:
+        """Execute it once for each of some rows; return how many rows it changed in all."""
+        if not rows:
+            return 0
+        changed: int = self._run(connection, rows, lambda cursor: cursor.rowcount)
+        return changed
 
     def rows(self, connection: Connection, values: Values) -> list[tuple[Any, ...]]:
         """Return the rows it selects."""
@@ -50,13 +52,20 @@ class Prepared:
         row = self.row(connection, values)
         return None if row is None else row[0]
 
-    def _run(self, connection: Connection, values: Values, result: Callable[[Any], T]) -> T:
+    def _run(self, connection: Connection, values: Values | Sequence[Values], result: Callable[[Any], T]) -> T:
         dialect = connection.dialect
         text, order, constants = self._compiled.get(dialect.name) or self._compile(dialect)
-        values = {**constants, **values} if constants else values
+
+        def bound(row: Values) -> Any:
+            row = {**constants, **row} if constants else row
+            return row if order is None else [row[name] for name in order]
+
         try:
             with closing(connection.connection.cursor()) as cursor:
-                cursor.execute(text, values if order is None else [values[name] for name in order])
+                if isinstance(values, Mapping):
+                    cursor.execute(text, bound(values))
+                else:
+                    cursor.executemany(text, [bound(row) for row in values])
                 return result(cursor)
         except dialect.loaded_dbapi.Error as error:
             raise _explained(connection, text, error) from None

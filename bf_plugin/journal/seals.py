@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
-from sqlalchemy import Connection, and_, bindparam, func, insert, or_, select
+from sqlalchemy import Connection, bindparam, insert, select
 
+from bf_plugin.errors import Fenced
 from bf_plugin.journal.fence import fence, fence_undecided
-from bf_plugin.journal.prepared import Prepared
+from bf_plugin.journal.prepared import Prepared, insert_of
+from bf_plugin.journal.records import Decided
 from bf_plugin.journal.tables import messages, runs
 
-_ONE = Prepared(insert(messages))
-_MOST = 64
-"""Messages sealed by one statement. There are statements for powers of two only; other groups take several."""
+_COLUMNS = tuple(column.name for column in messages.columns)
+_ONE = insert_of(messages, *_COLUMNS)
+_OF_A_RUN_ON_ITS_WAY = (
+    select(*(bindparam(name, type_=messages.c[name].type) for name in _COLUMNS))
+    .where(runs.c.id == bindparam("run_id"), runs.c.epoch == bindparam("epoch"))
+    .where(runs.c.outcome.is_(None), runs.c.attempts == 0)
+    .with_for_update()
+)
+_FENCED = Prepared(insert(messages).from_select(_COLUMNS, _OF_A_RUN_ON_ITS_WAY))
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,53 +44,21 @@ class Seal:
 
 
 def seal_together(seals: Sequence[Seal], connection: Connection) -> bool:
-    """Seal messages of different runs, if all of them may be; else change nothing and return False.
+    """Seal messages of different runs. Returns False if one of them may not be sealed: then all must be undone.
 
-    That all runs are still their drivers', undecided and on their way is asked in one statement, which holds their
-    rows (SQLite: the transaction holds the file), as each fence does for one.
+    Each row is inserted only if its run is still its driver's, undecided and had no takeover since the last message;
+    the runs' rows are held (SQLite: the transaction holds the file), as each fence does for one.
     """
     if any(seal.closing for seal in seals):
+        return _each(seals, connection)
+    rows = [{**seal.row, "epoch": seal.epoch} for seal in seals]
+    return _FENCED.execute_each(connection, rows) == len(rows)
+
+
+def _each(seals: Sequence[Seal], connection: Connection) -> bool:
+    try:
+        for seal in seals:
+            seal(connection)
+    except (Fenced, Decided):
         return False
-    if not all(_may_be_sealed(connection, seals[start : start + _MOST]) for start in range(0, len(seals), _MOST)):
-        return False
-    for part in _parts(seals):
-        values = {f"{name}_{place}": value for place, seal in enumerate(part) for name, value in seal.row.items()}
-        _insertion(len(part)).execute(connection, values)
     return True
-
-
-def _may_be_sealed(connection: Connection, seals: Sequence[Seal]) -> bool:
-    size = 1 << (len(seals) - 1).bit_length()
-    asked = [(seal.run_id, seal.epoch) for seal in seals] + [("", 0)] * (size - len(seals))
-    values: dict[str, Any] = {f"id_{place}": run_id for place, (run_id, _) in enumerate(asked)}
-    values |= {f"epoch_{place}": epoch for place, (_, epoch) in enumerate(asked)}
-    standing, attempts = _question(size).row(connection, values) or (0, 0)
-    return bool(standing == len(seals) and not attempts)
-
-
-def _parts(seals: Sequence[Seal]) -> Iterator[Sequence[Seal]]:
-    """Yield all, in as few pieces as there are statements for."""
-    start = 0
-    while rest := len(seals) - start:
-        size = min(1 << (rest.bit_length() - 1), _MOST)
-        yield seals[start : start + size]
-        start += size
-
-
-@cache
-def _question(count: int) -> Prepared:
-    """Return the question how many of some runs are their drivers' and undecided, and whether they had takeovers."""
-    mine = [
-        and_(runs.c.id == bindparam(f"id_{place}"), runs.c.epoch == bindparam(f"epoch_{place}"))
-        for place in range(count)
-    ]
-    held = select(runs.c.attempts).where(runs.c.outcome.is_(None), or_(*mine)).order_by(runs.c.id).with_for_update()
-    inner = held.subquery("held")
-    return Prepared(select(func.count(), func.max(inner.c.attempts)).select_from(inner))
-
-
-@cache
-def _insertion(count: int) -> Prepared:
-    names = [column.name for column in messages.columns]
-    rows: list[dict[str, Any]] = [{name: bindparam(f"{name}_{place}") for name in names} for place in range(count)]
-    return Prepared(insert(messages).values(rows))

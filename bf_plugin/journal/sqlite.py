@@ -14,9 +14,18 @@ from typing import Any
 from sqlalchemy import Engine, create_engine, event
 
 from bf_plugin.errors import ConfigurationError
+from bf_plugin.journal.checkpoints import Checkpoints
+from bf_plugin.journal.direct import Direct
 
 _BUSY = 10.0
 """Seconds to wait for another writer."""
+
+_RESTART = 0.1
+"""Seconds a checkpoint waits for others, and others for it, until the log can begin again."""
+
+_PRAGMAS = ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON")
+_BACKSTOP = "wal_autocheckpoint=20000"
+"""Pages (4 KB) after which a commit makes a checkpoint by itself, should the thread for it not come to it."""
 
 
 class SqliteFile:
@@ -26,6 +35,7 @@ class SqliteFile:
         self.path = path
         self.owner: str | None = None
         """This process's own mark, once it drives runs: it need not be woken."""
+        self._checkpoints = Checkpoints(_engine(path, "BEGIN", _RESTART, _PRAGMAS))
 
     def __str__(self) -> str:
         """Return the path."""
@@ -49,8 +59,17 @@ class SqliteFile:
                 with contextlib.suppress(OSError):  # it has gone, or is another user's; all look by themselves too
                     os.utime(self.lock_folder / owner, ns=(now, now))
 
+    def direct(self) -> Direct:
+        """Return what commits on the event loop itself."""
+        return Direct(_engine(self.path, "BEGIN IMMEDIATE", 0.0, (*_PRAGMAS, _BACKSTOP)), self.wrote)
+
+    def wrote(self, count: int) -> None:
+        """Take note of writes that were committed."""
+        self._checkpoints.wrote(count)
+
     def close(self) -> None:
-        """Nothing is kept open here."""
+        """Make no checkpoint any more."""
+        self._checkpoints.close()
 
 
 def make_folder(path: Path) -> None:
@@ -65,8 +84,8 @@ def make_folder(path: Path) -> None:
 
 def sqlite_engines(path: Path) -> tuple[Engine, Engine]:
     """Return an engine for the writer and one for readers."""
-    pragmas = ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON")
-    return _engine(path, "BEGIN IMMEDIATE", _BUSY, pragmas), _engine(path, "BEGIN", _BUSY, pragmas)
+    writers = _engine(path, "BEGIN IMMEDIATE", _BUSY, (*_PRAGMAS, _BACKSTOP))
+    return writers, _engine(path, "BEGIN", _BUSY, _PRAGMAS)
 
 
 def visiting_engine(path: Path, busy: float) -> Engine:

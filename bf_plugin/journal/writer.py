@@ -82,11 +82,20 @@ class _InDoubt(Exception):
 
 
 class Writer:
-    """Runs jobs in transactions, on a daemon thread; those of one key in the order they came in."""
+    """Runs jobs in transactions, on a daemon thread; those of one key in the order they came in.
 
-    def __init__(self, engine: Engine, wake: Callable[[Collection[str]], None] = lambda owners: None) -> None:
+    `wake` is told whom a commit concerns, `wrote` how many jobs it had.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        wake: Callable[[Collection[str]], None] = lambda owners: None,
+        wrote: Callable[[int], None] = lambda count: None,
+    ) -> None:
         self._engine = engine
         self._wake = wake
+        self._wrote = wrote
         self._connection: Connection | None = None  # kept: taking one out of the pool costs more than a small commit
         self._queue: queue.SimpleQueue[_Entry | None] = queue.SimpleQueue()
         self._closed = False
@@ -107,7 +116,7 @@ class Writer:
     def submit_all(self, jobs: Sequence[Keyed], together: Callable[[Connection], bool]) -> Future[list[Outcome]]:
         """Queue jobs, in the order of their keys; the future has their outcomes after the commit.
 
-        `together` carries all of them out at once and returns True, or False when it has changed nothing: then they are
+        `together` carries all of them out at once and returns True, or False: then what it did is undone, and they are
         carried out one by one. Raises (through the future) JournalError when the transaction failed.
         """
         future: Future[list[Outcome]] = Future()
@@ -210,6 +219,7 @@ class Writer:
             raise
         if owners:
             self._wake(owners)
+        self._wrote(sum(len(entry.jobs) for entry in group))
         return outcomes
 
     def _disconnect(self) -> None:
@@ -241,7 +251,9 @@ def written(future: Future[T], seconds: float = 30.0) -> T:
 
 def _carried_out(connection: Connection, entry: _Entry, apart: bool) -> list[Outcome]:
     attempt = _attempt_apart if apart else _attempt
-    if entry.together is not None and not apart and _attempt(connection, entry.together)[0]:
+    if entry.together is not None and not apart:
+        if not _attempt(connection, entry.together)[0]:
+            raise _Failing
         return [(None, None)] * len(entry.jobs)
     return [attempt(connection, keyed.job) for keyed in entry.jobs]
 

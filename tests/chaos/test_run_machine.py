@@ -32,6 +32,7 @@ from sqlalchemy import delete
 
 from bf_plugin.journal import Journal, open_journal
 from bf_plugin.journal.tables import metadata, schema
+from simulated.process import WRITING, Writing
 from simulated.provider import Response, call_item
 from simulated.tools import NAMES
 from simulated.world import World
@@ -68,13 +69,13 @@ class RunMachine(RuleBasedStateMachine):
         policy=st.sampled_from(["reject", "enqueue", "interrupt"]),
         guarded=st.booleans(),
         coalesce_ms=st.sampled_from([0, 40]),
-        processes=st.lists(st.booleans(), min_size=1, max_size=3),
+        processes=st.lists(st.sampled_from(WRITING), min_size=1, max_size=3),
     )
-    def begin(self, policy: Any, guarded: bool, coalesce_ms: int, processes: list[bool]) -> None:
+    def begin(self, policy: Any, guarded: bool, coalesce_ms: int, processes: list[Writing]) -> None:
         self.calls = 0
         self.world = World(type(self).fresh(), policy=policy, guarded=guarded, coalesce_ms=coalesce_ms)
-        for eager in processes:
-            self.world.boot(eager=eager)
+        for writing in processes:
+            self.world.boot(writing=writing)
         self.world.start(self.world.ready[0], None, stream=True)
         self.world.settle()
 
@@ -115,7 +116,8 @@ class RunMachine(RuleBasedStateMachine):
     @rule(moves=MOVES, thread=st.none() | PICKS, process=PICKS, stream=st.sampled_from([True, True, True, False]))
     @precondition(lambda self: self.world.ready and len(self.world.ledger.starts) < 8)
     def start(self, moves: Moves, thread: int | None, process: int, stream: bool) -> None:
-        threads = [start.thread_id for start in self.world.ledger.starts.values() if not start.refused]
+        known = {run.thread_id for run in self.world.ledger.runs.values()}  # not those of starts that were taken back
+        threads = [start.thread_id for start in self.world.ledger.starts.values() if start.thread_id in known]
         thread_id = None if thread is None or not threads else pick(threads, thread)
         self.world.start(pick(self.world.ready, process), thread_id, stream=stream)
         self._go_on(moves)
@@ -195,10 +197,10 @@ class RunMachine(RuleBasedStateMachine):
 
     # processes and time
 
-    @rule(moves=MOVES, eager=st.booleans())
+    @rule(moves=MOVES, writing=st.sampled_from(WRITING))
     @precondition(lambda self: len(self.world.ready) < 2 and len(self.world.processes) < 8)
-    def boot(self, moves: Moves, eager: bool) -> None:
-        self.world.boot(eager=eager)
+    def boot(self, moves: Moves, writing: Writing) -> None:
+        self.world.boot(writing=writing)
         self._go_on(moves)
 
     @rule(moves=MOVES, process=PICKS, turns=st.integers(min_value=0, max_value=30))

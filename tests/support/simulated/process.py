@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import Callable, Collection
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast, get_args
 
 from bf_plugin import hookimpl
 from bf_plugin.dispatch.local import LocalDispatcher
@@ -32,9 +32,11 @@ from simulated.gateway import Wire
 from simulated.ledger import Ledger
 from simulated.provider import Line
 from simulated.tools import Tools
-from simulated.writer import SteppedWriter
+from simulated.writer import SteppedDirect, SteppedWriter
 
 T = TypeVar("T")
+Writing = Literal["patient", "eager", "direct"]
+WRITING: tuple[Writing, ...] = get_args(Writing)
 
 STORES = ("runs", "steps", "log", "keys", "owners", "plugin_values", "overview", "threads")
 
@@ -57,12 +59,12 @@ class Surroundings:
 class Process:
     """Does one thing a `turn`; when `fuel` is used up it stands still.
 
-    The writer of an `eager` one does not wait for its loop.
+    `writing` says who comes first, its loop or its writer ("eager"), and whether its loop seals by itself ("direct").
     """
 
-    def __init__(self, owner: str, around: Surroundings, *, eager: bool) -> None:
+    def __init__(self, owner: str, around: Surroundings, *, writing: Writing) -> None:
         self.owner = owner
-        self.eager = eager
+        self.writing = writing
         self.fuel: int | None = None
         self.alive = True
         self.woken = True
@@ -100,7 +102,7 @@ class Process:
         """Do one thing, if there is something to do."""
         if self.stands:
             return False
-        done = (self.eager and self._writer.commit(1)) or self.loop.turn() or self._writer.commit()
+        done = (self.writing == "eager" and self._writer.commit(1)) or self.loop.turn() or self._writer.commit()
         if done and self.fuel:
             self.fuel -= 1
         return done
@@ -153,7 +155,9 @@ class Process:
         former.close()
         for store in STORES:
             getattr(self.journal, store)._writer = writer
-        self.journal.log._groups = Groups(writer)
+        engine = self.journal._engines[0]
+        is_direct = self.writing == "direct" and engine.dialect.name == "sqlite"
+        self.journal.log._groups = Groups(writer, SteppedDirect(engine, self._around.ledger) if is_direct else None)
         self.journal._writer = writer
         return writer
 

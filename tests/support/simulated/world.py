@@ -25,7 +25,7 @@ from simulated.clock import Clock
 from simulated.driving import NamedDrive
 from simulated.gateway import Gateway, Wire
 from simulated.ledger import Ledger, Start
-from simulated.process import Process, Surroundings, hooks
+from simulated.process import Process, Surroundings, Writing, hooks
 from simulated.provider import Knock, Line, Provider
 from simulated.tools import DEFINITIONS, Tools
 
@@ -92,9 +92,9 @@ class World:
     def standing(self) -> list[Process]:
         return [process for process in self.processes if process.alive and process.stands]
 
-    def boot(self, *, eager: bool) -> Process:
+    def boot(self, *, writing: Writing) -> Process:
         """Start a process; it takes what dead ones left."""
-        process = Process(f"process-{len(self.processes) + 1}", self._around, eager=eager)
+        process = Process(f"process-{len(self.processes) + 1}", self._around, writing=writing)
         self.processes.append(process)
         process.sweep()
         return process
@@ -272,7 +272,7 @@ class World:
         for process in self.processes:
             process.fuel = None
         self.settle()
-        keeper = self.boot(eager=True)
+        keeper = self.boot(writing="eager")
         for _ in range(40):
             self._let_go()
             for process in self.ready:

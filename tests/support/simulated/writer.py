@@ -7,10 +7,11 @@ from collections.abc import Callable, Collection
 from concurrent.futures import Future
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, cast
 
 from sqlalchemy import Connection, Engine
 
+from bf_plugin.journal.direct import Direct
 from bf_plugin.journal.seals import Seal
 from bf_plugin.journal.writer import Keyed, Writer, _Entry
 from simulated.clock import Awaited
@@ -87,3 +88,20 @@ class SteppedWriter(Writer):
         if wanted:
             self._auditor.commit(wanted, lambda: self._commit([write.entry for write in wanted]))
             self._disconnect()  # the other processes are to have the one connection
+
+
+class SteppedDirect(Direct):
+    """Commits on the loop, seen by the auditor."""
+
+    def __init__(self, engine: Engine, auditor: Auditor) -> None:
+        super().__init__(engine, lambda count: None)
+        self._auditor = auditor
+
+    def commit(self, work: Callable[[Connection], bool], writes: int) -> bool:
+        seals: list[Seal] = cast("Any", work).args[0]
+        entry = _Entry([Keyed(seal.run_id, seal) for seal in seals], Future())
+        done = []
+        write = Write(entry, tuple(Driver(seal.run_id, seal.epoch) for seal in seals))
+        self._auditor.commit([write], lambda: done.append(super(SteppedDirect, self).commit(work, writes)))
+        self.close()  # the other processes are to have the one connection
+        return done[0]
