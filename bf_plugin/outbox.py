@@ -2,7 +2,8 @@
 
 Each message is committed to the journal before its first byte is sent, so a seq never names two contents. While a
 message is in flight, or within the joining interval of the last text, text joins: a slow gateway gets fewer, larger
-messages, and memory holds no more than the text itself.
+messages. Where more text waits than one message holds, no more is read; nor is it in a crowded process, until that text
+is due: one read costs as much as another, however much it brings.
 """
 
 from __future__ import annotations
@@ -54,7 +55,8 @@ class Outbox:
         self._on_fault = on_fault
         self._pending: deque[Entry] = deque()
         self._half: tuple[str, Place, int] | None = None
-        self._closing = self._over = False
+        self._closing = self._over = self._held = False
+        self._hold: Callable[[bool], None] | None = None
         self._unsent: Sealed | None = None
         self._unmarked: Sealed | None = None
         self._text_due = 0.0
@@ -68,6 +70,10 @@ class Outbox:
     def release(self) -> None:
         """Let the lane begin: the start has been answered."""
         self._released.set()
+
+    def reads_from(self, hold: Callable[[bool], None] | None) -> None:
+        """Say how the stream can be held that text comes from now; None: it cannot, or there is none."""
+        self._hold, self._held = hold, False
 
     def text(self, text: str, place: Place, sequence: int) -> None:
         """Add text of the provider; what comes after `discard` is not said any more.
@@ -122,6 +128,20 @@ class Outbox:
         if rows and rows[-1].deliver:
             self._unsent = rows[-1]
 
+    # what wakes the lane
+
+    def read_on(self) -> bool:
+        """Go on reading, if that was held; return whether it was."""
+        held, self._held = self._held, False
+        if held and self._hold is not None:
+            self._hold(False)
+        return held
+
+    def wake(self) -> None:
+        """Look again whether something is to be sent."""
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
     # the lane
 
     async def run(self) -> None:
@@ -162,7 +182,7 @@ class Outbox:
         if draft.message is None:
             return
         if draft.text:
-            self._text_due = asyncio.get_running_loop().time() + self._pace.interval()
+            self._text_due = self._pace.due()
         await self._seal(draft.message, closing=closing)
         self._unmarked = None  # that another message follows it says as much
         self.composer.keep(draft, draft.message)
@@ -225,10 +245,11 @@ class Outbox:
     async def _due(self) -> None:
         """Return when a message should be made: at once for events, for text when the joining interval is over."""
         loop = asyncio.get_running_loop()
-        while not self._pending or (self._only_text() and loop.time() < self._text_due):
+        while not self._pending or (self._only_text() and (self._held or loop.time() < self._text_due)):
             if self._pending:
-                self._pace.on_beat(self._text_due, self._wake)
+                self._pace.on_beat(max(self._text_due, loop.time()), self)
             else:
+                self.read_on()
                 self._mark_later()
             self._waiter = loop.create_future()
             await self._waiter
@@ -236,10 +257,6 @@ class Outbox:
 
     def _only_text(self) -> bool:
         return len(self._pending) == 1 and isinstance(self._pending[0], Text)
-
-    def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
 
     def _put(self, entry: Entry) -> None:
         if self._over:
@@ -249,9 +266,9 @@ class Outbox:
         if self._waiter is None:
             return  # the lane is at work and sees it by itself
         if not self._only_text() or asyncio.get_running_loop().time() >= self._text_due:
-            self._wake()
+            self.wake()
         else:
-            self._pace.on_beat(self._text_due, self._wake)
+            self._pace.on_beat(self._text_due, self)
 
     def _add(self, text: str, place: Place, sequence: int) -> None:
         last = self._pending[-1] if self._pending else None
@@ -260,7 +277,19 @@ class Outbox:
             last.size += len(text)
             last.sequence = sequence
         elif text:
-            self._put(Text([text], len(text), place, sequence))
+            last = Text([text], len(text), place, sequence)
+            self._put(last)
+        else:
+            return
+        if self._hold is not None and not self._held and (self._pace.crowded or last.size > _MESSAGE_TEXT):
+            self._hold_back()
+
+    def _hold_back(self) -> None:
+        """Read no more while a message is in flight, or until the text that waits is due."""
+        in_flight = self._waiter is None
+        if self._hold is not None and (in_flight or asyncio.get_running_loop().time() < self._text_due):
+            self._held = True
+            self._hold(True)
 
     def _put_half(self) -> None:
         if self._half is not None:

@@ -236,7 +236,11 @@ class StepRunner:
                 else:
                     ends.append(event)
 
-        await stream.read(take)
+        self._outbox.reads_from(getattr(stream, "hold", None))
+        try:
+            await stream.read(take)
+        finally:
+            self._outbox.reads_from(None)
         await stream.aclose()
         self._starting = None
         if not ends:

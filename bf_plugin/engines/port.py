@@ -124,6 +124,19 @@ class Stream(Protocol):
         ...
 
 
+class Holdable(Protocol):
+    """A stream that need not be read as fast as it comes. Without this it is, and what it says waits in memory."""
+
+    def hold(self, holding: bool) -> None:
+        """Read nothing from now on, or go on; called on the event loop, at any time during `read`.
+
+        Text that came would have to wait: for a gateway that is slow, or since a busy process joins more text. What the
+        provider sends meanwhile stays in the network's buffers. Events may still come after this; a connection held is
+        not a silent one.
+        """
+        ...
+
+
 class Checks(Protocol):
     """An engine that looks at runs before they exist."""
 

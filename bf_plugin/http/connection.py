@@ -46,7 +46,7 @@ class HttpConnection(asyncio.Protocol):
         self._status = 0
         self._headers: dict[bytes, bytes] = {}
         self._parts: list[bytes] = []
-        self._complete = self._keep = False
+        self._complete = self._keep = self._held = False
 
     @property
     def open(self) -> bool:
@@ -60,6 +60,15 @@ class HttpConnection(asyncio.Protocol):
         self._status, self._headers = 0, {}
         self.heard = self._complete = False
         self._transport.write(request)
+
+    def hold(self, holding: bool) -> None:
+        """Read nothing for now, or go on: what the server sends meanwhile waits in the network's buffers."""
+        if holding != self._held and self.open:
+            self._held = holding
+            if holding:
+                self._transport.pause_reading()
+            else:
+                self._transport.resume_reading()
 
     def close(self) -> None:
         """End the connection; whoever waits for an answer hears nothing more."""
@@ -126,6 +135,7 @@ class HttpConnection(asyncio.Protocol):
     def _finish(self) -> None:
         receiver, self._receiver = self._receiver, None
         self.used = True
+        self.hold(False)
         if receiver is not None:
             receiver.end()
         if self._keep and self.open:

@@ -60,7 +60,7 @@ class HttpMessenger:
             connection = await pool.take(app, deadline - loop.time())
             was_used = connection.used
             answer = _Answer(connection, request, deadline)
-            await answer.settled
+            await answer.wait()
             # A server may close a kept connection just as we write. Should it have the message, it gets it twice.
             in_vain = not answer.status and was_used and not connection.heard
             if not in_vain or loop.time() >= deadline:
@@ -89,18 +89,27 @@ class _Way(NamedTuple):
 class _Answer:
     """What counts of an answer: its status, once its body is over, the connection lost or the time out."""
 
-    __slots__ = ("_connection", "_timer", "problem", "retry_after", "settled", "status")
+    __slots__ = ("_connection", "_settled", "_timer", "problem", "retry_after", "status")
 
     def __init__(self, connection: HttpConnection, request: bytes, deadline: float) -> None:
         loop = asyncio.get_running_loop()
         self.status = 0
         self.retry_after: str | None = None
         self.problem = ""
-        self.settled: asyncio.Future[None] = loop.create_future()
-        self.settled.add_done_callback(self._over)
+        self._settled: asyncio.Future[None] = loop.create_future()
         self._connection = connection
         self._timer = loop.call_at(deadline, self._late)
         connection.send(request, self)
+
+    async def wait(self) -> None:
+        """Return when it is settled; the connection is lost if this is cancelled."""
+        try:
+            await self._settled
+        except BaseException:
+            self._connection.close()
+            raise
+        finally:
+            self._timer.cancel()
 
     def head(self, status: int, headers: dict[bytes, bytes]) -> None:
         """Keep the status; one that is none is no answer."""
@@ -113,8 +122,8 @@ class _Answer:
 
     def end(self) -> None:
         """Settle."""
-        if not self.settled.done():
-            self.settled.set_result(None)  # not itself: a cycle a message keeps the garbage collector busy
+        if not self._settled.done():
+            self._settled.set_result(None)  # not itself: a cycle a message keeps the garbage collector busy
 
     def lost(self, reason: str) -> None:
         """Settle: a status that came counts, a body that broke off does not matter."""
@@ -124,11 +133,6 @@ class _Answer:
     def _late(self) -> None:
         self._connection.close()
         self.lost("not in time")
-
-    def _over(self, settled: asyncio.Future[None]) -> None:
-        self._timer.cancel()
-        if settled.cancelled():
-            self._connection.close()
 
 
 def create_messenger(context: Any) -> HttpMessenger:

@@ -57,7 +57,7 @@ class Transport(asyncio.Transport):
     def __init__(self) -> None:
         super().__init__()
         self.written = b""
-        self.ended = False
+        self.ended = self.paused = False
 
     def write(self, data: Any) -> None:
         self.written += data
@@ -68,12 +68,22 @@ class Transport(asyncio.Transport):
     def abort(self) -> None:
         self.ended = True
 
+    def pause_reading(self) -> None:
+        self.paused = True
 
-async def read(reads: Sequence[bytes]) -> tuple[list[Event], list[HttpConnection]]:
-    """Return the events of an answer that comes in these reads, and the connections free for another request."""
+    def resume_reading(self) -> None:
+        self.paused = False
+
+
+async def read(reads: Sequence[bytes], held: Sequence[int] = ()) -> tuple[list[Event], list[HttpConnection]]:
+    """Return the events of an answer that comes in these reads, and the connections free for another request.
+
+    It is held back after some of the reads, and then let go.
+    """
     free: list[HttpConnection] = []
+    transport = Transport()
     connection = HttpConnection(free.append, lambda gone: None)
-    connection.connection_made(Transport())
+    connection.connection_made(transport)
     reply = Reply(connection)
     connection.send(b"GET / HTTP/1.1\r\n\r\n", reply)
     events: list[Event] = []
@@ -89,9 +99,15 @@ async def read(reads: Sequence[bytes]) -> tuple[list[Event], list[HttpConnection
         reply=reply,
     )
     reading = asyncio.ensure_future(stream.read(events.extend))
-    for piece in arriving:
+    for number, piece in enumerate(arriving):
         await asyncio.sleep(0)
         connection.data_received(piece)
+        if number in held and not reading.done():
+            stream.hold(True)
+            assert transport.paused or free, "nothing more is read, unless all was"
+            await asyncio.sleep(0)
+            stream.hold(False)
+        assert not transport.paused
     await reading
     await stream.aclose()
     return events, free
@@ -125,15 +141,37 @@ def test_every_single_cut() -> None:
 @settings(max_examples=100, deadline=None)
 @given(
     chunks=st.lists(st.integers(0, len(BODY)), max_size=20),
+    held=st.sets(st.integers(0, 30)),
     data=st.data(),
 )
-def test_any_cutting(chunks: list[int], data: st.DataObject) -> None:
-    """The server's chunks and the network's reads fall where they like."""
+def test_any_cutting(chunks: list[int], held: set[int], data: st.DataObject) -> None:
+    """The server's chunks and the network's reads fall where they like; and they may be held back."""
     sent = answer(split(BODY, chunks))
     reads = data.draw(st.lists(st.integers(0, len(sent)), max_size=30))
-    events, free = asyncio.run(read(split(sent, reads)))
+    events, free = asyncio.run(read(split(sent, reads), sorted(held)))
     check(events)
     assert len(free) == 1
+
+
+def test_a_connection_is_not_held_for_who_has_it_next() -> None:
+    """Whoever closes a stream that is held back leaves the last bytes to be read, and the connection as it was."""
+
+    async def run() -> None:
+        free: list[HttpConnection] = []
+        transport = Transport()
+        connection = HttpConnection(free.append, lambda gone: None)
+        connection.connection_made(transport)
+        reply = Reply(connection)
+        connection.send(b"GET / HTTP/1.1\r\n\r\n", reply)
+        connection.data_received(WHOLE[:-5])
+        reply.hold(True)
+        assert transport.paused
+        reply.close()
+        assert not transport.paused
+        connection.data_received(WHOLE[-5:])
+        assert free == [connection]
+
+    asyncio.run(run())
 
 
 def test_byte_by_byte() -> None:

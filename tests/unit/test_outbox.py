@@ -97,6 +97,7 @@ class Lane:
         self.log = Log()
         self.sink = sink or Sink()
         self.faults: list[Exception] = []
+        self.pace = Pace(interval)
         destination = Destination(app="a", api_key="k", channels=["c"])
         self.outbox = Outbox(
             composer=Composer(
@@ -107,7 +108,7 @@ class Lane:
             ),
             log=self.log,  # type: ignore[arg-type]  # the same two methods
             delivery=Delivery(self.sink, destination, patience=0.5),
-            pace=Pace(interval),
+            pace=self.pace,
             on_fault=self.faults.append,
         )
 
@@ -119,6 +120,30 @@ class Lane:
     async def __aexit__(self, *exc: object) -> None:
         self.task.cancel()
         await asyncio.gather(self.task, return_exceptions=True)
+
+
+class Network:
+    """What a stream is read from; a delta comes when nobody holds it back."""
+
+    def __init__(self, outbox: Outbox) -> None:
+        self.outbox = outbox
+        self.held = 0
+        self.times = 0
+        self.flows = asyncio.Event()
+        self.flows.set()
+        outbox.reads_from(self.hold)
+
+    def hold(self, holding: bool) -> None:
+        assert holding == self.flows.is_set(), "held twice, or let go of twice"
+        self.times += holding
+        if holding:
+            self.flows.clear()
+        else:
+            self.flows.set()
+
+    async def bring(self, text: str, part: int = 0) -> None:
+        await self.flows.wait()
+        self.outbox.text(text, (1, (part, 0)), 1)
 
 
 def check_order(log: Log) -> None:
@@ -221,6 +246,96 @@ def test_text_joins_while_a_message_is_in_flight() -> None:
             sink.gate.set()
             await lane.outbox.finish()
             assert [event["content"] for event in lane.log.events()] == ["first", "x" * 100]
+
+    asyncio.run(scenario())
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["a", "b😀", "\ud83d", "\ude00"]), st.integers(0, 1), st.sampled_from(["", "event", "wait"])
+        ),
+        max_size=20,
+    )
+)
+def test_nothing_is_lost_where_reading_is_held(script: list[tuple[str, int, str]]) -> None:
+    """In a crowded process text is left unread until what waits is due; all of it comes, in order, and none stays."""
+
+    async def scenario() -> int:
+        async with Lane(interval=0.001) as lane:
+            lane.pace._limit = 0.002
+            lane.pace.saw(10.0)
+            network = Network(lane.outbox)
+            for text, part, then in script:
+                await asyncio.wait_for(network.bring(text, part), 5)
+                if then == "event":
+                    lane.outbox.event({"type": "function_call"})
+                elif then == "wait":
+                    await asyncio.sleep(0.001)
+            lane.outbox.reads_from(None)
+            await asyncio.wait_for(lane.outbox.finish(), 5)
+            check_order(lane.log)
+            runs = [[]]  # type: list[list[tuple[str, int]]]
+            for text, part, then in script:
+                runs[-1].append((text, part))
+                if then == "event":
+                    runs.append([])
+            parts = ("".join(text for text, _ in of) for run in runs for _, of in groupby(run, lambda one: one[1]))
+            assert lane.log.text() == "".join(map(events.well_formed, parts))
+            return network.times
+
+    asyncio.run(scenario())
+
+
+def test_a_crowded_process_reads_less_often() -> None:
+    """Text that would only wait is left where it is: behind the first, until that is due."""
+
+    async def scenario() -> None:
+        async with Lane(interval=0.001) as lane:
+            lane.pace._limit = 0.002
+            lane.pace.saw(10.0)
+            network = Network(lane.outbox)
+            await asyncio.sleep(0.01)  # the lane is there
+            await network.bring("at once")
+            assert network.times == 0, "it leaves now: why hold what follows?"
+            while not lane.sink.bodies:
+                await asyncio.sleep(0)
+            await network.bring("waits")
+            assert not network.flows.is_set()
+            await asyncio.wait_for(network.bring(" and joins"), 5)
+            await lane.outbox.finish()
+            assert [event["content"] for event in lane.log.events()] == ["at once", "waits and joins"]
+
+    asyncio.run(scenario())
+
+
+def test_no_more_is_read_than_a_slow_gateway_takes() -> None:
+    """What waits for it in memory is bounded, crowd or not; all comes once it answers."""
+
+    async def scenario() -> None:
+        sink = Sink()
+        sink.gate = asyncio.Event()
+        async with Lane(sink=sink) as lane:
+            network = Network(lane.outbox)
+            brought = 0
+
+            async def provider() -> None:
+                nonlocal brought
+                for _ in range(1000):
+                    await network.bring("x" * 1000)
+                    brought += 1
+                    await asyncio.sleep(0)
+                lane.outbox.reads_from(None)
+
+            providing = asyncio.ensure_future(provider())
+            await asyncio.wait({providing}, timeout=0.3)
+            assert 60 < brought < 80, "one message in flight, one that waits"
+            sink.gate.set()
+            await asyncio.wait_for(providing, 20)
+            await lane.outbox.finish()
+            assert len(lane.log.text()) == 1_000_000
+            check_order(lane.log)
 
     asyncio.run(scenario())
 

@@ -49,10 +49,16 @@ class Reply:
         if self.over and self._ended is not None:
             ended()
 
+    def hold(self, holding: bool) -> None:
+        """Receive nothing for now, or go on."""
+        if not self.over:
+            self._connection.hold(holding)
+
     def close(self) -> None:
         """Stop receiving. A body that should end now may do so, and leaves its connection to others."""
         self._pour = self._ended = None
         if not self.over:
+            self._connection.hold(False)
             asyncio.get_running_loop().call_later(_LAST_BYTES, self._give_up)
 
     def abort(self) -> None:

@@ -57,6 +57,7 @@ class ResponseStream:
         self._early: list[Event] = []
         self._take: Take = self._early.extend
         self._named = reply is None
+        self._held = False
         self._resumes = 0
         self._can_resume = True
         self._polls = self._idle_polls = self._failed_polls = 0
@@ -94,6 +95,12 @@ class ResponseStream:
                     await self._recover()
         finally:
             self._take = _drop  # who was cancelled hears nothing more
+
+    def hold(self, holding: bool) -> None:
+        """Read nothing for now, or go on; see the port."""
+        self._held = holding
+        if self._reply is not None:
+            self._reply.hold(holding)
 
     async def aclose(self) -> None:
         """Close the connection and give the client back."""
@@ -149,7 +156,7 @@ class ResponseStream:
 
     def _wait_for_a_sound(self, heard: int, looks: int) -> None:
         """Let go of a connection that brings nothing, or only keepalives, for too long."""
-        if self._decoder.heard != heard:
+        if self._decoder.heard != heard or self._held:
             heard, looks = self._decoder.heard, 0
         if looks > _LOOKS:
             _log.info("a provider stream fell silent")
