@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
+
+from bf_plugin.journal.signals import signalled
 
 SLOW = 0.02
 """Seconds for a commit that show that the disk is not as quick as it should be."""
@@ -24,12 +26,18 @@ REST = 1.0
 
 
 class Direct:
-    """A connection of the event loop's own. `commit` is called there only; `wrote` is told what it has committed."""
+    """A connection of the event loop's own; `commit` is called there only. `wake` and `wrote` are as the writer's."""
 
     def __init__(
-        self, engine: Engine, wrote: Callable[[int], None], *, clock: Callable[[], float] = time.monotonic
+        self,
+        engine: Engine,
+        wake: Callable[[Collection[str]], None] = lambda owners: None,
+        wrote: Callable[[int], None] = lambda count: None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._engine = engine
+        self._wake = wake
         self._wrote = wrote
         self._clock = clock
         self._connection: Connection | None = None
@@ -38,7 +46,7 @@ class Direct:
     def commit(self, work: Callable[[Connection], bool], writes: int) -> bool:
         """Do `work`, so many writes, in a transaction. Returns False when nothing was changed: the writer must do it.
 
-        `work` returns whether it could be done at all.
+        `work` returns whether it could be done at all. What it raises is raised, but for failures of the database.
         """
         began = self._clock()
         if began < self._not_before:
@@ -68,10 +76,13 @@ class Direct:
         try:
             done = work(connection)
             driver.execute("COMMIT" if done else "ROLLBACK")
+            owners = signalled(connection)
         except (sqlite3.Error, DBAPIError):
             self.close()
             return False
         except BaseException:
             self.close()
             raise
+        if done and owners:
+            self._wake(owners)
         return done

@@ -1,6 +1,6 @@
 """Group commit: what drivers seal within a few milliseconds of each other goes into one transaction.
 
-Called on the event loop only. A group is committed there and then where that can be done without waiting (`direct`),
+Called on the event loop only. A group is committed there and then where that can be done without waiting,
 else it costs one hand-over to the writer's thread and one back, however many runs it is for.
 """
 
@@ -13,7 +13,6 @@ from concurrent.futures import Future
 from functools import partial
 from typing import Any
 
-from bf_plugin.journal.direct import Direct
 from bf_plugin.journal.seals import Seal, seal_together
 from bf_plugin.journal.writer import Keyed, Outcome, Writer
 
@@ -24,9 +23,8 @@ INTERVAL = 0.005
 class Groups:
     """Messages on their way to the writer."""
 
-    def __init__(self, writer: Writer, direct: Direct | None) -> None:
+    def __init__(self, writer: Writer) -> None:
         self._writer = writer
-        self._direct = direct
         self._loop: asyncio.AbstractEventLoop | None = None
         self._waiting: list[tuple[Seal, asyncio.Future[None]]] = []
         self._resting = False
@@ -51,7 +49,7 @@ class Groups:
         loop.call_later(INTERVAL, self._begin, loop)
         seals, futures = [seal for seal, _ in group], [future for _, future in group]
         together = partial(seal_together, seals)
-        if self._direct is not None and self._direct.commit(together, len(seals)):
+        if self._writer.at_once(together, len(seals)):
             _settle(futures, [(None, None)] * len(futures))
         else:
             committed = self._writer.submit_all([Keyed(seal.run_id, seal) for seal in seals], together)

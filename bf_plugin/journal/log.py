@@ -11,7 +11,6 @@ from sqlalchemy import Connection, Engine, bindparam, select, update
 
 from bf_plugin.events import events_in
 from bf_plugin.journal.base import Base
-from bf_plugin.journal.direct import Direct
 from bf_plugin.journal.fence import fence
 from bf_plugin.journal.groups import Groups
 from bf_plugin.journal.prepared import Prepared
@@ -31,9 +30,9 @@ _SETTLE = Prepared(
 class MessageLog(Base):
     """The messages of runs, in order."""
 
-    def __init__(self, readers: Engine, writer: Writer, vault: Vault, direct: Direct | None) -> None:
+    def __init__(self, readers: Engine, writer: Writer, vault: Vault) -> None:
         super().__init__(readers, writer, vault)
-        self._groups = Groups(writer, direct)
+        self._groups = Groups(writer)
 
     def of(self, run_id: str, epoch: int) -> RunLog:
         """Return where the driver of a run, in an epoch, puts what it says."""

@@ -61,7 +61,7 @@ class SqliteFile:
 
     def direct(self) -> Direct:
         """Return what commits on the event loop itself."""
-        return Direct(_engine(self.path, "BEGIN IMMEDIATE", 0.0, (*_PRAGMAS, _BACKSTOP)), self.wrote)
+        return Direct(_engine(self.path, "BEGIN IMMEDIATE", 0.0, (*_PRAGMAS, _BACKSTOP)), self.wake, self.wrote)
 
     def wrote(self, count: int) -> None:
         """Take note of writes that were committed."""

@@ -37,11 +37,10 @@ class Journal:
         self.place = place
         self.vault = vault
         self._engines = (writers, readers)
-        self._writer = Writer(writers, place.wake, place.wrote)
-        self._direct = place.direct()
+        self._writer = Writer(writers, place.wake, place.wrote, place.direct())
         self.runs = RunStore(readers, self._writer, vault)
         self.steps = StepStore(readers, self._writer, vault)
-        self.log = MessageLog(readers, self._writer, vault, self._direct)
+        self.log = MessageLog(readers, self._writer, vault)
         self.keys = KeyStore(readers, self._writer, vault)
         self.owners = OwnerStore(readers, self._writer, vault)
         self.plugin_values = PluginValues(readers, self._writer, vault)
@@ -59,8 +58,6 @@ class Journal:
     def close(self) -> None:
         """Commit what is queued and close all connections."""
         self._writer.close()
-        if self._direct is not None:
-            self._direct.close()
         self.place.close()
         for engine in self._engines:
             engine.dispose()

@@ -9,6 +9,7 @@ too; whether a commit that was not answered happened is asked first.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import queue
 import threading
@@ -23,6 +24,7 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
 from bf_plugin.errors import Fenced, JournalError
+from bf_plugin.journal.direct import Direct
 from bf_plugin.journal.outages import OUTAGE, is_committed, passes, pauses, transaction_id
 from bf_plugin.journal.records import Decided
 from bf_plugin.journal.signals import signalled
@@ -82,7 +84,8 @@ class _InDoubt(Exception):
 
 
 class Writer:
-    """Runs jobs in transactions, on a daemon thread; those of one key in the order they came in.
+    """Runs jobs in transactions, on a daemon thread, or with `direct` on the event loop while that thread has nothing
+    to do; those of one key in the order they came in.
 
     `wake` is told whom a commit concerns, `wrote` how many jobs it had.
     """
@@ -92,8 +95,11 @@ class Writer:
         engine: Engine,
         wake: Callable[[Collection[str]], None] = lambda owners: None,
         wrote: Callable[[int], None] = lambda count: None,
+        direct: Direct | None = None,
     ) -> None:
         self._engine = engine
+        self._direct = direct
+        self._unfinished = 0
         self._wake = wake
         self._wrote = wrote
         self._connection: Connection | None = None  # kept: taking one out of the pool costs more than a small commit
@@ -103,6 +109,31 @@ class Writer:
         self._lock = threading.Lock()  # between submit and close: nothing may be queued behind the end mark
         self._thread = threading.Thread(target=self._work, name="bf-journal", daemon=True)
         self._thread.start()
+
+    def at_once(self, work: Callable[[Connection], bool], writes: int) -> bool:
+        """Do some writes on the event loop itself. Returns False when nothing was changed: then they are to be queued.
+
+        `work` returns whether it could be done; what it raises is raised.
+        """
+        if self._direct is None or self._unfinished or not _on_a_loop():
+            return False
+        return self._direct.commit(work, writes)
+
+    def done(self, job: Callable[[Connection], T]) -> Future[T] | None:
+        """Do `job` on the event loop itself. Returns None when nothing was changed: then it is to be queued."""
+        future: Future[T] = Future()
+
+        def work(connection: Connection) -> bool:
+            future.set_result(job(connection))
+            return True
+
+        try:
+            return future if self.at_once(work, 1) else None
+        except _BEFORE_WRITING as refusal:
+            future.set_exception(refusal)
+            return future
+        except Exception:  # the writer will say what it is
+            return None
 
     def submit(self, job: Callable[[Connection], T], key: str = "") -> Future[T]:
         """Queue `job`; the future resolves after its commit.
@@ -130,20 +161,26 @@ class Writer:
                 self._closed = True
                 self._queue.put(None)
         self._thread.join(timeout=10)
+        if self._direct is not None:
+            self._direct.close()
 
     def _put(self, entry: _Entry) -> None:
         with self._lock:
             if self._closed:
                 entry.future.set_exception(JournalError("the journal is closed: this process is shutting down"))
             else:
+                self._unfinished += 1
                 self._queue.put(entry)
 
     def _work(self) -> None:
         last = False
         while not last:
             group, last = self._next_group()
-            if group:
-                self._commit(group)
+            wanted = [entry for entry in group if entry.future.set_running_or_notify_cancel()]
+            if wanted:
+                self._commit(wanted)
+            with self._lock:
+                self._unfinished -= len(group)
         self._disconnect()
 
     def _next_group(self) -> tuple[list[_Entry], bool]:
@@ -151,9 +188,8 @@ class Writer:
         size = 0
         entry = self._queue.get()
         while entry is not None:
-            if entry.future.set_running_or_notify_cancel():
-                group.append(entry)
-                size += len(entry.jobs)
+            group.append(entry)
+            size += len(entry.jobs)
             if size >= _GROUP:
                 return group, False
             try:
@@ -236,6 +272,14 @@ class Writer:
         if committed is None:
             raise doubt
         return committed
+
+
+def _on_a_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 def written(future: Future[T], seconds: float = 30.0) -> T:

@@ -32,7 +32,7 @@ from simulated.gateway import Wire
 from simulated.ledger import Ledger
 from simulated.provider import Line
 from simulated.tools import Tools
-from simulated.writer import SteppedDirect, SteppedWriter
+from simulated.writer import SteppedWriter
 
 T = TypeVar("T")
 Writing = Literal["patient", "eager", "direct"]
@@ -150,14 +150,14 @@ class Process:
         return self.loop.turn() or self._writer.commit()
 
     def _take_over_writing(self) -> SteppedWriter:
-        writer = SteppedWriter(self.journal._engines[0], self._around.ledger, self._around.wake)
+        engine = self.journal._engines[0]
+        direct = self.writing == "direct" and engine.dialect.name == "sqlite"
+        writer = SteppedWriter(engine, self._around.ledger, self._around.wake, direct=direct)
         former: Writer = self.journal._writer
         former.close()
         for store in STORES:
             getattr(self.journal, store)._writer = writer
-        engine = self.journal._engines[0]
-        is_direct = self.writing == "direct" and engine.dialect.name == "sqlite"
-        self.journal.log._groups = Groups(writer, SteppedDirect(engine, self._around.ledger) if is_direct else None)
+        self.journal.log._groups = Groups(writer)
         self.journal._writer = writer
         return writer
 

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Engine
 
 from bf_plugin.journal.direct import Direct
 from bf_plugin.journal.seals import Seal
-from bf_plugin.journal.writer import Keyed, Writer, _Entry
+from bf_plugin.journal.writer import Keyed, Writer, _Entry, _on_a_loop
 from simulated.clock import Awaited
 from simulated.driving import DRIVING, Driver
 
@@ -46,14 +46,56 @@ class Auditor(Protocol):
         ...
 
 
-class SteppedWriter(Writer):
-    """Commits as the real one does, in groups, but not on a thread. When `dead`, what waits is lost."""
+class SteppedDirect(Direct):
+    """Commits on the loop, seen by the auditor."""
 
     def __init__(self, engine: Engine, auditor: Auditor, wake: Callable[[Collection[str]], None]) -> None:
         super().__init__(engine, wake)
+        self._auditor = auditor
+
+    def write(self, write: Write, work: Callable[[Connection], bool]) -> bool:
+        """Commit `work`, which is a write's."""
+        done: list[bool] = []
+        refused: list[Exception] = []
+
+        def attempt() -> None:
+            try:
+                done.append(self.commit(work, 1))
+            except Exception as refusal:
+                refused.append(refusal)
+
+        self._auditor.commit([write], attempt)
+        self.close()  # the other processes are to have the one connection
+        if refused:
+            raise refused[0]
+        return done[0]
+
+
+class SteppedWriter(Writer):
+    """Commits as the real one does, in groups, but not on a thread. When `dead`, what waits is lost."""
+
+    def __init__(
+        self, engine: Engine, auditor: Auditor, wake: Callable[[Collection[str]], None], *, direct: bool
+    ) -> None:
+        super().__init__(engine, wake)
         self._waiting: deque[Write] = deque()
         self._auditor = auditor
+        self._now = SteppedDirect(engine, auditor, wake) if direct else None
+        self._doing: Write | None = None
         self.dead = False
+
+    def at_once(self, work: Callable[[Connection], bool], writes: int) -> bool:
+        if self._now is None or self._waiting or self.dead or not _on_a_loop():
+            return False
+        return self._now.write(self._doing or _sealing(cast("Any", work).args[0]), work)
+
+    def done(self, job: Callable[[Connection], T]) -> Future[T] | None:
+        driver = DRIVING.get()
+        self._doing = Write(_Entry([Keyed("", job)], Future(), alone=True), (driver,) if driver else ())
+        try:
+            return super().done(job)
+        finally:
+            self._doing = None
 
     def submit(self, job: Callable[[Connection], T], key: str = "") -> Future[T]:
         future: Future[T] = Awaited(self.commit)
@@ -90,18 +132,6 @@ class SteppedWriter(Writer):
             self._disconnect()  # the other processes are to have the one connection
 
 
-class SteppedDirect(Direct):
-    """Commits on the loop, seen by the auditor."""
-
-    def __init__(self, engine: Engine, auditor: Auditor) -> None:
-        super().__init__(engine, lambda count: None)
-        self._auditor = auditor
-
-    def commit(self, work: Callable[[Connection], bool], writes: int) -> bool:
-        seals: list[Seal] = cast("Any", work).args[0]
-        entry = _Entry([Keyed(seal.run_id, seal) for seal in seals], Future())
-        done = []
-        write = Write(entry, tuple(Driver(seal.run_id, seal.epoch) for seal in seals))
-        self._auditor.commit([write], lambda: done.append(super(SteppedDirect, self).commit(work, writes)))
-        self.close()  # the other processes are to have the one connection
-        return done[0]
+def _sealing(seals: list[Seal]) -> Write:
+    entry = _Entry([Keyed(seal.run_id, seal) for seal in seals], Future())
+    return Write(entry, tuple(Driver(seal.run_id, seal.epoch) for seal in seals))
