@@ -68,9 +68,23 @@ def cost_at_reading_pace(rig: Rig, effort: Effort) -> Iterator[Figure]:
 
 
 def frontier(rig: Rig, effort: Effort) -> Iterator[Figure]:
-    """Streams at 30 deltas/s: the time from the provider's bytes to the accepted message, and the CPU, as they grow."""
+    """Streams at 30 deltas/s: the time from the provider's bytes to the accepted message, and the CPU, as they grow.
+
+    Where there is a target, also the time from those bytes to when the SDK's own loop has merely read them.
+    """
     targets = {200: 0.060, 500: 0.150}
     for streams in effort.frontier:
+        if streams in targets:
+            loop = rig.loop()
+            with rig.running(loop):
+                theirs = loop_window(rig, loop, streams, 30.0, effort.seconds)
+            yield Figure(
+                name="SDK loop, read but not sent, p99",
+                pace=f"{streams} streams at 30 deltas/s",
+                value=theirs["took"]["p99"] * 1000,
+                unit="ms",
+                raw=theirs,
+            )
         gateway = rig.gateway(database=f"frontier{streams}")
         with rig.running(gateway):
             window = gateway_window(rig, gateway, streams, 30.0, effort.seconds)

@@ -16,6 +16,11 @@ def stamp(*, first: bool) -> bytes:
     return b"%c%019d " % (b"!" if first else b".", time.monotonic_ns())
 
 
+def since(text: str) -> float:
+    """Return the seconds since a stamp was made."""
+    return (time.monotonic_ns() - int(text[1:20])) / 1e9
+
+
 def read_stamps(body: bytes) -> list[tuple[bool, int]]:
     """Return (is first, nanoseconds) of every stamp in a message."""
     return [(mark == b"!", int(digits)) for mark, digits in _STAMP.findall(body)]

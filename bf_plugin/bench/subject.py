@@ -20,7 +20,8 @@ from typing import Any
 
 import msgspec
 
-from bf_plugin.bench.control import cpu_seconds, pin, run, say
+from bf_plugin.bench.control import cpu_seconds, pin, quantiles, run, say
+from bf_plugin.bench.stamps import since
 
 APP_KEY = "BFAPI_bench-bench-bench"
 MODEL = "bench"
@@ -80,14 +81,15 @@ class WsgiSubject:
 
 
 class SdkLoop:
-    """The baseline: the SDK's async client reads every event of every stream, and drops it."""
+    """The baseline: the SDK's async client reads every event of every stream, sees how old it is, and drops it."""
 
     def __init__(self, base_url: str) -> None:
         self._base_url = base_url
         self._read = 0
+        self._took: list[float] = []
 
     async def run(self) -> None:
-        """Obey: `read` begins so many streams, `usage` tells how far they are."""
+        """Obey: `read` begins so many streams, `usage` tells how far they are and how old text was since last time."""
         import openai
 
         loop = asyncio.get_running_loop()
@@ -105,7 +107,9 @@ class SdkLoop:
         while (command := await commands.get()) is not None:
             for _ in range(command.get("streams", 0)):
                 streams.add(loop.create_task(self._follow(client)))
-            say({**usage(), "deltas": self._read, "open": sum(not task.done() for task in streams)})
+            took, self._took = self._took, []
+            read = {"deltas": self._read, "took": quantiles(took), "open": sum(not task.done() for task in streams)}
+            say({**usage(), **read})
         os._exit(0)  # closing thousands of streams in order takes longer than measuring them
 
     async def _follow(self, client: Any) -> None:
@@ -113,6 +117,7 @@ class SdkLoop:
         async for event in stream:
             if event.type == "response.output_text.delta":
                 self._read += 1
+                self._took.append(since(event.delta))
 
 
 def _gateway(settings: dict[str, Any]) -> Any:

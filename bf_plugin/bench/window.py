@@ -50,4 +50,5 @@ def loop_window(rig: Rig, loop: Process, streams: int, rate: float, seconds: flo
     time.sleep(seconds)
     after = loop.ask("usage")
     cpu, deltas = after["cpu"] - before["cpu"], after["deltas"] - before["deltas"]
-    return {"us_per_delta": cpu / deltas * 1e6, "busy": cpu / (after["at"] - before["at"]), "deltas": deltas}
+    busy = cpu / (after["at"] - before["at"])
+    return {"us_per_delta": cpu / deltas * 1e6, "busy": busy, "deltas": deltas, "took": after["took"]}
