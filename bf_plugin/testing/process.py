@@ -127,6 +127,8 @@ class Site:
         self.provider = self._parts.enter_context(ProviderSimulator())
         messaging = self._parts.enter_context(GatewayServer(self.gateway))
         self.http = self._parts.enter_context(requests.Session())
+        # One kept open may be that of a worker which is killed, or closes it, just when the next request is sent.
+        self.http.headers["Connection"] = "close"
         self.environ = {
             "BF_API_KEYS": APP_KEY,
             "BF_DATABASE_URL": f"sqlite:///{folder / 'site.db'}",
