@@ -20,6 +20,11 @@ EVERY = 2_000
 """Writes from one checkpoint to the next: some 3,000 pages, 12 MB."""
 
 
+FEW = 1_000
+"""Pages that may be left for the second part. More are left only if somebody is reading what is in them, a backup say:
+then writers would wait in vain."""
+
+
 class Checkpoints:
     """Counts writes, and makes checkpoints on a daemon thread of its own, which begins with the first."""
 
@@ -38,10 +43,12 @@ class Checkpoints:
             if self._written < EVERY or self._closed:
                 return
             self._written = 0
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._work, name="bf-checkpoint", daemon=True)
-                self._thread.start()
             self._due.set()
+            if self._thread is None:
+                thread = threading.Thread(target=self._work, name="bf-checkpoint", daemon=True)
+                with contextlib.suppress(RuntimeError):  # no thread can be had now: what was written is written
+                    thread.start()
+                    self._thread = thread
 
     def close(self) -> None:
         """End the thread."""
@@ -61,5 +68,6 @@ class Checkpoints:
             # What fails here is tried again after the next writes; a disk that fails is the writer's to report.
             with contextlib.suppress(sqlite3.Error, DBAPIError), self._engine.connect() as connection:
                 driver: Any = connection.connection.dbapi_connection
-                for how in ("PASSIVE", "RESTART"):
-                    driver.execute(f"PRAGMA wal_checkpoint({how})").fetchall()
+                _, pages, moved = driver.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+                if pages - moved < FEW:
+                    driver.execute("PRAGMA wal_checkpoint(RESTART)").fetchone()

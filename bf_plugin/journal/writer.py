@@ -113,11 +113,16 @@ class Writer:
     def at_once(self, work: Callable[[Connection], bool], writes: int) -> bool:
         """Do some writes on the event loop itself. Returns False when nothing was changed: then they are to be queued.
 
-        `work` returns whether it could be done; what it raises is raised.
+        `work` returns whether it could be done. Raises Fenced and Decided as it does.
         """
-        if self._direct is None or self._unfinished or not _on_a_loop():
+        if self._direct is None or self._unfinished or self._closed or not _on_a_loop():
             return False
-        return self._direct.commit(work, writes)
+        try:
+            return self._direct.commit(work, writes)
+        except _BEFORE_WRITING:
+            raise
+        except Exception:  # the writer will say what it is
+            return False
 
     def done(self, job: Callable[[Connection], T]) -> Future[T] | None:
         """Do `job` on the event loop itself. Returns None when nothing was changed: then it is to be queued."""
@@ -132,8 +137,6 @@ class Writer:
         except _BEFORE_WRITING as refusal:
             future.set_exception(refusal)
             return future
-        except Exception:  # the writer will say what it is
-            return None
 
     def submit(self, job: Callable[[Connection], T], key: str = "") -> Future[T]:
         """Queue `job`; the future resolves after its commit.

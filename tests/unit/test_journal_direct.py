@@ -151,3 +151,20 @@ def _salt(log: Path) -> bytes:
     """Return what changes in a log's header each time it begins again (sqlite.org/fileformat2.html, 4.1)."""
     with log.open("rb") as file:
         return file.read(32)[16:24]
+
+
+def test_a_long_reader_makes_nobody_wait(file: SqliteFile, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A backup, say, keeps the log from beginning again: then that is not tried, since writers would stand still."""
+    monkeypatch.setattr(checkpoints, "EVERY", 20)
+    monkeypatch.setattr(checkpoints, "FEW", 10)
+    direct = file.direct()
+    direct._clock = lambda: 0.0  # no commit is slow here
+    with closing(sqlite3.connect(file.path, isolation_level=None)) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT * FROM notes").fetchall()
+        for number in range(20):  # more than is left for the second part
+            assert direct.commit(functools.partial(note, text=f"{number} {'x' * 5000}"), 0)
+        refused = sum(not direct.commit(functools.partial(note, text=f"then {number}"), 1) for number in range(1000))
+        reader.execute("COMMIT")
+    direct.close()
+    assert refused == 0
