@@ -1140,6 +1140,21 @@ def test_clients_are_few_and_closed_when_idle(provider: ProviderSimulator) -> No
     asyncio.run(main())
 
 
+def test_a_run_that_only_streams_makes_no_sdk_client(provider: ProviderSimulator) -> None:
+    """A caller with a key of its own does not wait for what only other calls need; those make one, once."""
+    provider.brain = lambda request: "ok"
+
+    async def play(talk: Talk) -> None:
+        await talk.say("one")
+        client = await talk.engine._clients.take(talk.access)
+        assert client._sdk is None
+        first, second = await asyncio.gather(client.sdk(), client.sdk())
+        assert first is second
+        talk.engine._clients.release(client)
+
+    run(provider, play, state_mode="responses")
+
+
 def test_each_key_is_used_for_its_own_requests_only(provider: ProviderSimulator) -> None:
     """Many threads at once, each with a key of its own."""
     provider.brain = lambda request: request.user_texts[-1]

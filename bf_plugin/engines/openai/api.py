@@ -36,8 +36,7 @@ class Api:
     """One access's view of the provider. Every method raises Problem when it fails."""
 
     def __init__(self, client: Client, access: Access, *, silence: float) -> None:
-        self._once = client.once
-        self._patient = client.patient
+        self._sdk = client.sdk
         self._wire = client.wire
         headers = trace_headers(access.traceparent, access.tracestate)
         if access.request_id:
@@ -58,36 +57,43 @@ class Api:
 
     async def retrieve(self, response_id: str) -> dict[str, Any]:
         """Return a response as it is now."""
-        return await self._json(self._patient.responses.retrieve(response_id, **self._plain))
+        patient = (await self._sdk()).patient
+        return await self._json(patient.responses.retrieve(response_id, **self._plain))
 
     async def cancel(self, response_id: str) -> dict[str, Any]:
         """Cancel a background response."""
-        return await self._json(self._patient.responses.cancel(response_id, **self._plain))
+        patient = (await self._sdk()).patient
+        return await self._json(patient.responses.cancel(response_id, **self._plain))
 
     async def delete_response(self, response_id: str) -> None:
         """Delete a stored response."""
-        await _close(await self._open(self._patient.responses.delete(response_id, **self._plain)))
+        patient = (await self._sdk()).patient
+        await _close(await self._open(patient.responses.delete(response_id, **self._plain)))
 
     async def delete_conversation(self, conversation: str) -> None:
         """Delete a conversation with its items."""
-        await _close(await self._open(self._patient.conversations.delete(conversation, **self._plain)))
+        patient = (await self._sdk()).patient
+        await _close(await self._open(patient.conversations.delete(conversation, **self._plain)))
 
     async def create_conversation(self, items: Sequence[Mapping[str, Any]]) -> str:
         """Create a conversation that holds `items` (at most 20) and return its id."""
         body = {"items": list(items)}
-        return str((await self._json(self._once.conversations.create(extra_body=body, **self._plain))).get("id"))
+        once = (await self._sdk()).once
+        return str((await self._json(once.conversations.create(extra_body=body, **self._plain))).get("id"))
 
     async def add_items(self, conversation: str, items: Sequence[Mapping[str, Any]]) -> None:
         """Append `items` (at most 20) to a conversation."""
         body = {"items": list(items)}
-        await self._json(self._once.items.create(conversation, items=[], extra_body=body, **self._plain))
+        once = (await self._sdk()).once
+        await self._json(once.items.create(conversation, items=[], extra_body=body, **self._plain))
 
     async def newest_items(self, conversation: str, until: str | None) -> list[dict[str, Any]]:
         """Return a conversation's items, newest first, back to the one called `until` or as far as is sensible."""
         found: list[dict[str, Any]] = []
         query: dict[str, Any] = {"limit": PAGE, "order": "desc"}
+        patient = (await self._sdk()).patient
         for _ in range(PAGES):
-            page = await self._json(self._patient.items.list(conversation, extra_query=query, **self._plain))
+            page = await self._json(patient.items.list(conversation, extra_query=query, **self._plain))
             items = [item for item in page.get("data") or () if isinstance(item, dict)]
             found += items
             if not items or not page.get("has_more") or any(item.get("id") == until for item in items):

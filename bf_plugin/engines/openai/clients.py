@@ -1,12 +1,17 @@
-"""The SDK's clients: one per base URL and key, few, and closed when nobody has used them for a while."""
+"""What talks to a provider: one client per base URL and key, few, and closed when nobody has used them for a while."""
 
 from __future__ import annotations
 
 import asyncio
+import os
+import ssl
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from functools import cache
 from typing import TYPE_CHECKING
+
+import certifi
 
 from bf_plugin.engines.openai.wire import Wire
 from bf_plugin.engines.port import Access
@@ -19,33 +24,59 @@ _RETRIES = 2
 
 
 class Client:
-    """An SDK client and who uses it.
+    """What one access has at the provider, and who uses it: the wire, and the SDK once something is asked through it.
 
-    `once` never retries: a repeated create repeats the turn. `patient` does, for calls that may be made twice. Made in
-    a thread, so the parts of the SDK that it loads late are touched here.
+    Most runs ask for nothing but streams, which the wire brings; an SDK client takes 50 ms to make.
     """
 
-    def __init__(self, sdk: AsyncOpenAI, wire: Wire) -> None:
+    def __init__(self, base_url: str, api_key: str, tls: Callable[[], ssl.SSLContext]) -> None:
         self.users = 0
         self.used_at = 0.0
-        self.wire = wire
-        self._sdk = sdk
-        self.once = Resources(sdk)
-        self.patient = Resources(sdk.with_options(max_retries=_RETRIES))
+        self.wire = Wire(base_url, api_key, tls)
+        self._made_of = base_url, api_key, tls
+        self._sdk: Sdk | None = None
+        self._making = asyncio.Lock()
+
+    async def sdk(self) -> Sdk:
+        """Return the SDK's part."""
+        async with self._making:
+            if self._sdk is None:
+                self._sdk = await asyncio.to_thread(Sdk, *self._made_of)
+            return self._sdk
 
     async def close(self) -> None:
         """Close the connections."""
         await self.wire.aclose()
-        await self._sdk.close()
+        if self._sdk is not None:
+            await self._sdk.close()
+
+
+class Sdk:
+    """An SDK client. `once` never retries: a repeated create repeats the turn. `patient` does, for calls that may be
+    made twice. Made in a thread, so the parts of the SDK that it loads late are touched here.
+    """
+
+    def __init__(self, base_url: str, api_key: str, tls: Callable[[], ssl.SSLContext]) -> None:
+        import openai
+
+        http = openai.DefaultAioHttpClient(verify=tls())
+        self._client = openai.AsyncOpenAI(api_key=api_key, base_url=base_url, max_retries=0, http_client=http)
+        self._client.organization = self._client.project = None  # the operator's, the key may be a caller's
+        self.once = Resources(self._client)
+        self.patient = Resources(self._client.with_options(max_retries=_RETRIES))
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._client.close()
 
 
 class Resources:
     """The parts of the API that are used, each call answered with an open HTTP response."""
 
-    def __init__(self, sdk: AsyncOpenAI) -> None:
-        self.responses = sdk.responses.with_streaming_response
-        self.conversations = sdk.conversations.with_streaming_response
-        self.items = sdk.conversations.items.with_streaming_response
+    def __init__(self, client: AsyncOpenAI) -> None:
+        self.responses = client.responses.with_streaming_response
+        self.conversations = client.conversations.with_streaming_response
+        self.items = client.conversations.items.with_streaming_response
 
 
 class Clients:
@@ -57,6 +88,15 @@ class Clients:
         self._clock = clock
         self._clients: OrderedDict[tuple[str, str], Client] = OrderedDict()
         self._making = asyncio.Lock()
+        self.tls = cache(_context)
+
+    def warm_up(self) -> None:
+        """Load what takes long, in a thread: the SDK, with what it loads late, and the certificates."""
+        import openai
+        from openai.resources import conversations, responses
+
+        _ = openai.DefaultAioHttpClient, conversations.AsyncConversations, responses.AsyncResponses
+        self.tls()
 
     async def take(self, access: Access) -> Client:
         """Return the client for this access; give it back with `release`."""
@@ -81,10 +121,10 @@ class Clients:
             await self._clients.popitem()[1].close()
 
     async def _make(self, key: tuple[str, str]) -> Client:
-        """In a thread: importing the SDK takes a second and a TLS context 30 ms, the loop serves all runs."""
+        """In a thread: reading the environment and the certificates takes time, and the loop serves all runs."""
         async with self._making:
             if key not in self._clients:
-                self._clients[key] = await asyncio.to_thread(_build, *key)
+                self._clients[key] = await asyncio.to_thread(Client, *key, self.tls)
             return self._clients[key]
 
     async def _tidy(self) -> None:
@@ -96,22 +136,6 @@ class Clients:
                 await self._clients.pop(key).close()
 
 
-def load_sdk() -> None:
-    """Import the SDK with what it loads late, so that the first run does not wait a second or two for it."""
-    import openai
-    from openai.resources import conversations, responses
-
-    _ = openai.DefaultAioHttpClient, conversations.AsyncConversations, responses.AsyncResponses
-
-
-def _build(base_url: str, api_key: str) -> Client:
-    import openai
-
-    sdk = openai.AsyncOpenAI(
-        api_key=api_key,
-        base_url=base_url,
-        max_retries=0,
-        http_client=openai.DefaultAioHttpClient(),
-    )
-    sdk.organization = sdk.project = None  # the environment's are the operator's, the key may be a caller's
-    return Client(sdk, Wire(base_url, api_key))
+def _context() -> ssl.SSLContext:
+    """Return the certificates to trust, as the SDK chooses them. Reading them takes 50 ms: one for all keys."""
+    return ssl.create_default_context(cafile=os.environ.get("SSL_CERT_FILE") or certifi.where())

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 from bf_plugin.engines.openai.api import Api
-from bf_plugin.engines.openai.clients import Client, Clients, load_sdk
+from bf_plugin.engines.openai.clients import Client, Clients
 from bf_plugin.engines.openai.forget import forget
 from bf_plugin.engines.openai.handles import Mode, state_cut
 from bf_plugin.engines.openai.mapping import body_of, size_of
@@ -48,8 +48,8 @@ class OpenAIEngine:
         self._patience = patience or Patience()
 
     def warm_up(self) -> None:
-        """Load the SDK; called in a thread, while nothing waits for it."""
-        load_sdk()
+        """Load what takes long; called in a thread, while nothing waits for it."""
+        self._clients.warm_up()
 
     async def start(self, request: StepRequest, access: Access) -> ResponseStream:
         """Ask the model; return once the provider has named the response. Raises ProviderError."""

@@ -8,15 +8,13 @@ a refusal means is told from the same fields in the same place (`problems`).
 from __future__ import annotations
 
 import asyncio
-import os
 import ssl
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from typing import Any
 from urllib.parse import urlencode
 
-import certifi
 import msgspec
 
 from bf_plugin.engines.openai.decode import loads
@@ -37,10 +35,10 @@ _LONGEST_REFUSAL = 256 * 1024
 class Wire:
     """Connections to one provider under one key. Made in any thread, used on one loop."""
 
-    def __init__(self, base_url: str, api_key: str) -> None:
+    def __init__(self, base_url: str, api_key: str, tls: Callable[[], ssl.SSLContext]) -> None:
         self._key = api_key
         self._connect: Connect | None
-        self._tls = ssl.create_default_context(cafile=os.environ.get("SSL_CERT_FILE") or certifi.where())
+        self._tls = tls
         self._pool: Pool | None = None
         try:
             self._endpoint = endpoint_of(base_url)
@@ -110,9 +108,9 @@ class Wire:
         endpoint = self._endpoint
         proxy = urllib.request.getproxies().get("https" if endpoint.secure else "http")
         if not proxy or urllib.request.proxy_bypass(endpoint.host):
-            return direct(endpoint.host, endpoint.port, self._tls if endpoint.secure else None)
+            return direct(endpoint.host, endpoint.port, self._tls() if endpoint.secure else None)
         if endpoint.secure:
-            return tunnel(proxy, endpoint.host, endpoint.port, self._tls)
+            return tunnel(proxy, endpoint.host, endpoint.port, self._tls())
         self._endpoint, connect = forwarded(proxy, endpoint)
         return connect
 
