@@ -27,7 +27,7 @@ class Base:
 
     def write(self, job: Callable[[Connection], T], key: str = "") -> Future[T]:
         """Have `job` done, there and then or by the writer's thread; `key` is the run whose row it begins with."""
-        return self._writer.done(job) or self._writer.submit(job, key)
+        return self._writer.submit_at_once(job) or self._writer.submit(job, key)
 
     def read(self, query: Callable[[Connection], T]) -> T:
         """Run `query` on a reader's connection. Raises JournalError when the database fails."""

@@ -124,7 +124,7 @@ class Writer:
         except Exception:  # the writer will say what it is
             return False
 
-    def done(self, job: Callable[[Connection], T]) -> Future[T] | None:
+    def submit_at_once(self, job: Callable[[Connection], T]) -> Future[T] | None:
         """Do `job` on the event loop itself. Returns None when nothing was changed: then it is to be queued."""
         future: Future[T] = Future()
 

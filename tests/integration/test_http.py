@@ -3,18 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
-from collections.abc import Callable
 
 import pytest
 
 from bf_plugin.http.connection import HttpConnection
-
-LOOPS: list[Callable[[], asyncio.AbstractEventLoop]] = [asyncio.new_event_loop]
-if importlib.util.find_spec("uvloop"):
-    import uvloop
-
-    LOOPS.append(uvloop.new_event_loop)
+from loops import LOOPS, NewLoop
 
 BODY = 64 * 2**20
 
@@ -40,9 +33,10 @@ class Counter:
 
 
 @pytest.mark.parametrize("new_loop", LOOPS)
-def test_a_server_is_held_back(new_loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
+def test_a_server_is_held_back(new_loop: NewLoop) -> None:
     """While nothing is read, it can send no more than the network's buffers take; then all comes."""
     sent = 0
+    stuck = asyncio.Event()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         nonlocal sent
@@ -50,7 +44,10 @@ def test_a_server_is_held_back(new_loop: Callable[[], asyncio.AbstractEventLoop]
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % BODY)
         while sent < BODY:
             writer.write(bytes(2**16))
-            await writer.drain()
+            draining = asyncio.ensure_future(writer.drain())
+            if not (await asyncio.wait({draining}, timeout=0.2))[0]:
+                stuck.set()
+            await draining
             sent += 2**16
         writer.close()
 
@@ -66,7 +63,7 @@ def test_a_server_is_held_back(new_loop: Callable[[], asyncio.AbstractEventLoop]
             await asyncio.sleep(0.001)
         connection.hold(True)
         came = counter.size
-        await asyncio.sleep(0.5)
+        await asyncio.wait_for(stuck.wait(), 60)
         assert counter.size == came
         assert sent < BODY
         connection.hold(False)

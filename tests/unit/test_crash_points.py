@@ -85,7 +85,7 @@ class DyingWriter:
     def at_once(self, work: Callable[..., bool], writes: int) -> bool:
         return False  # a commit is a commit, wherever it is made
 
-    def done(self, job: Callable[..., Any]) -> None:
+    def submit_at_once(self, job: Callable[..., Any]) -> None:
         return None
 
     def submit(self, job: Callable[..., Any], key: str = "") -> Future[Any]:

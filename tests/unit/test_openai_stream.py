@@ -75,17 +75,23 @@ class Transport(asyncio.Transport):
         self.paused = False
 
 
-async def read(reads: Sequence[bytes], held: Sequence[int] = ()) -> tuple[list[Event], list[HttpConnection]]:
-    """Return the events of an answer that comes in these reads, and the connections free for another request.
-
-    It is held back after some of the reads, and then let go.
-    """
+def asked() -> tuple[HttpConnection, Transport, Reply, list[HttpConnection]]:
+    """Return a connection that waits for an answer, what is below and above it, and where it goes when it is free."""
     free: list[HttpConnection] = []
     transport = Transport()
     connection = HttpConnection(free.append, lambda gone: None)
     connection.connection_made(transport)
     reply = Reply(connection)
     connection.send(b"GET / HTTP/1.1\r\n\r\n", reply)
+    return connection, transport, reply, free
+
+
+async def read(reads: Sequence[bytes], held: Sequence[int] = ()) -> tuple[list[Event], list[HttpConnection]]:
+    """Return the events of an answer that comes in these reads, and the connections free for another request.
+
+    It is held back after some of the reads, and then let go.
+    """
+    connection, transport, reply, free = asked()
     events: list[Event] = []
     arriving = iter([piece for piece in reads if piece])
     while not reply.status:  # the head: what is more than it waits in the reply
@@ -157,12 +163,7 @@ def test_a_connection_is_not_held_for_who_has_it_next() -> None:
     """Whoever closes a stream that is held back leaves the last bytes to be read, and the connection as it was."""
 
     async def run() -> None:
-        free: list[HttpConnection] = []
-        transport = Transport()
-        connection = HttpConnection(free.append, lambda gone: None)
-        connection.connection_made(transport)
-        reply = Reply(connection)
-        connection.send(b"GET / HTTP/1.1\r\n\r\n", reply)
+        connection, transport, reply, free = asked()
         connection.data_received(WHOLE[:-5])
         reply.hold(True)
         assert transport.paused

@@ -3,23 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import math
 import socket
 import time
-from collections.abc import Callable
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from bf_plugin.pace import BEAT, LIMIT, Pace
-
-LOOPS: list[Callable[[], asyncio.AbstractEventLoop]] = [asyncio.new_event_loop]
-if importlib.util.find_spec("uvloop"):
-    import uvloop
-
-    LOOPS.append(uvloop.new_event_loop)
+from loops import LOOPS, NewLoop
 
 
 class Lane:
@@ -112,7 +105,7 @@ def test_text_is_due_with_the_beat_next_to_the_end_of_the_interval(base: float) 
 
 @pytest.mark.parametrize("new_loop", LOOPS)
 def test_what_is_due_at_about_the_same_time_is_woken_together(
-    new_loop: Callable[[], asyncio.AbstractEventLoop],
+    new_loop: NewLoop,
 ) -> None:
     """With the first beat at or after its time: never early, and in one turn of the loop."""
     pace = Pace(0.04)
@@ -136,7 +129,7 @@ def test_what_is_due_at_about_the_same_time_is_woken_together(
 
 
 @pytest.mark.parametrize("new_loop", LOOPS)
-def test_a_lane_is_woken_behind_what_there_is_to_read(new_loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
+def test_a_lane_is_woken_behind_what_there_is_to_read(new_loop: NewLoop) -> None:
     """Reading goes on with the beat; what came meanwhile leaves with what waited."""
     pace = Pace(0.04)
 

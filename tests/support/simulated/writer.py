@@ -89,11 +89,11 @@ class SteppedWriter(Writer):
             return False
         return self._now.write(self._doing or _sealing(cast("Any", work).args[0]), work)
 
-    def done(self, job: Callable[[Connection], T]) -> Future[T] | None:
+    def submit_at_once(self, job: Callable[[Connection], T]) -> Future[T] | None:
         driver = DRIVING.get()
         self._doing = Write(_Entry([Keyed("", job)], Future(), alone=True), (driver,) if driver else ())
         try:
-            return super().done(job)
+            return super().submit_at_once(job)
         finally:
             self._doing = None
 
