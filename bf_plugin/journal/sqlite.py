@@ -23,6 +23,9 @@ _BUSY = 10.0
 _RESTART = 0.1
 """Seconds a checkpoint waits for others, and others for it, until the log can begin again."""
 
+_PAUSE = 0.01
+"""Seconds between two tries to give a file its write-ahead log."""
+
 _PRAGMAS = ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON")
 _BACKSTOP = "wal_autocheckpoint=20000"
 """Pages (4 KB) after which a commit makes a checkpoint by itself, should the thread for it not come to it."""
@@ -121,10 +124,27 @@ def _engine(path: Path, begin: str, busy: float, pragmas: Sequence[str]) -> Engi
     def _connected(connection: sqlite3.Connection, _: Any) -> None:
         connection.isolation_level = None
         for pragma in pragmas:
-            connection.execute(f"PRAGMA {pragma}")
+            _set(connection, pragma, busy)
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Any) -> None:
         connection.exec_driver_sql(begin)
 
     return engine
+
+
+def _set(connection: sqlite3.Connection, pragma: str, busy: float) -> None:
+    """Carry out a pragma. Raises sqlite3.Error.
+
+    Of two processes that give a new file its write-ahead log at once, one is told that the file is locked without the
+    wait that is set for it, because each would wait for the other (sqlite.org/c3ref/busy_handler.html).
+    """
+    until = time.monotonic() + busy
+    while True:
+        try:
+            connection.execute(f"PRAGMA {pragma}")
+            return
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > until:
+                raise
+        time.sleep(_PAUSE)

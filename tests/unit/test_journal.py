@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import stat
+import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -458,6 +459,24 @@ def test_the_key_beside_the_database_is_private(path: Path) -> None:
     assert stat.S_IMODE(key.stat().st_mode) == 0o600
     assert key.read_text() == content
     assert [file.name for file in path.parent.iterdir() if ".key." in file.name] == []
+
+
+def test_processes_may_make_the_journal_together(tmp_path: Path) -> None:
+    """All of them get it, with one key. Forty times: one try in ten meets at the worst moment."""
+    together = threading.Barrier(2)
+
+    def boot(path: Path) -> Journal:
+        together.wait()
+        return open_journal(f"sqlite:///{path}")
+
+    with ThreadPoolExecutor(2) as processes:
+        for number in range(40):
+            path = tmp_path / f"{number}.db"
+            first, second = processes.map(boot, [path, path])
+            run = create(first, record())
+            assert second.runs.get(run.id, run.thread_id) is not None
+            first.close()
+            second.close()
 
 
 def test_a_key_that_cannot_be_made_is_said(path: Path) -> None:
