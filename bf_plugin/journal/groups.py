@@ -16,8 +16,11 @@ from typing import Any
 from bf_plugin.journal.seals import Seal, seal_together
 from bf_plugin.journal.writer import Keyed, Outcome, Writer
 
-INTERVAL = 0.005
-"""Seconds between the beginnings of two groups; the first of a quiet time begins at once."""
+_REST = 0.002
+"""Seconds after a group that the loop committed by itself; the first of a quiet time begins at once."""
+
+_REST_HANDED_OVER = 0.005
+"""The same after one that was handed over to the writer, which costs more: there groups shall be larger."""
 
 
 class Groups:
@@ -46,12 +49,13 @@ class Groups:
             self._resting = False
             return
         group, self._waiting = sorted(self._waiting, key=_run_of), []
-        loop.call_later(INTERVAL, self._begin, loop)
         seals, futures = [seal for seal, _ in group], [future for _, future in group]
         together = partial(seal_together, seals)
         if self._writer.at_once(together, len(seals)):
+            loop.call_later(_REST, self._begin, loop)
             _settle(futures, [(None, None)] * len(futures))
         else:
+            loop.call_later(_REST_HANDED_OVER, self._begin, loop)
             committed = self._writer.submit_all([Keyed(seal.run_id, seal) for seal in seals], together)
             committed.add_done_callback(lambda done: _hand_back(loop, futures, done))
 
