@@ -1,4 +1,4 @@
-"""Postgres, and distributions made for a test. The other fixtures are those of `bf_plugin.testing`."""
+"""Postgres, a certificate, and distributions made for a test. The other fixtures are those of `bf_plugin.testing`."""
 
 from __future__ import annotations
 
