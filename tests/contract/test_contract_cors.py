@@ -17,17 +17,19 @@ from bf_plugin.testing.deployment import Deployment
 
 Deploy = Callable[..., Deployment]
 
+THREAD_ID = "thread_" + 28 * "t"
+RUN_ID = "run_" + 28 * "r"
 ORIGIN = "https://app.example.com"
 OPEN = [
-    ("GET", f"/runs/{new_run_id()}"),
-    ("GET", f"/runs/{new_run_id()}/events"),
+    ("GET", f"/runs/{RUN_ID}"),
+    ("GET", f"/runs/{RUN_ID}/events"),
     ("POST", "/stop"),
     ("POST", "/tool-response"),
 ]
 CLOSED = [
     ("POST", ""),
-    ("DELETE", f"/threads/{new_thread_id()}"),
-    ("GET", f"/threads/{new_thread_id()}/messages"),
+    ("DELETE", f"/threads/{THREAD_ID}"),
+    ("GET", f"/threads/{THREAD_ID}/messages"),
     ("GET", "/plugins"),
     ("GET", "/healthz"),
     ("GET", "/openapi.json"),

@@ -9,8 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bf_plugin.ids import new_run_id, new_thread_id, new_tool_call_id
 from bf_plugin.logs import GONE, JsonFormatter, RunLogger, TextFormatter, configure, get_logger, redact, request_id
+
+THREAD_ID = "thread_gyaH0MFPwS7vohFlyusrNX0uFMxu"
+TOOL_CALL_ID = "tool_-0qXYCwKKubDe7cDkJLdNLgSR4Mk"
+RUN_ID = "run_p3P0HLodMUnY7lbVfeqEyVB7HnHI"
 
 SECRETS = [
     "sk-proj-abcDEF0123456789_-abcDEF",
@@ -18,8 +21,8 @@ SECRETS = [
     "BFAPI_1234abcd-ef56-7890",
     "thread_abc123",
     "q6ZkV5Z0J1l8mOQb0n3W0m0pWj9k2u3s4t5v6w7x8y0=",
-    new_thread_id(),
-    new_tool_call_id(),
+    THREAD_ID,
+    TOOL_CALL_ID,
 ]
 
 
@@ -90,7 +93,7 @@ def test_named_values_go_whatever_their_shape(text: str) -> None:
     [
         "thread_busy is reject",
         "a risk-free task-force",
-        f"{new_run_id()} ended",
+        f"{RUN_ID} ended",
         "tool_timeout 60.0",
         "see https://example.com/docs#x",
         "payload.apiKey is required",
@@ -223,7 +226,7 @@ def test_a_well_formed_request_id_is_taken_over(header: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "header", [None, "", " ", "x" * 129, "a b", "a\nb", "a\n", 'a"b', "ä", "<x>", "BFAPI_12345", new_thread_id()]
+    "header", [None, "", " ", "x" * 129, "a b", "a\nb", "a\n", 'a"b', "ä", "<x>", "BFAPI_12345", THREAD_ID]
 )
 def test_any_other_request_id_is_replaced(header: str | None) -> None:
     """What could break a line, or is a key, is not echoed."""
