@@ -35,8 +35,8 @@ def test_the_rest_is_final(status: int) -> None:
     [
         ("0", 0, 0),
         ("7", 7, 7),
-        (formatdate(time.time() + 3600, usegmt=True), 1800, 3601),
-        (formatdate(0, usegmt=True), 0, 0),
+        pytest.param(formatdate(time.time() + 3600, usegmt=True), 1800, 3601, id="in an hour"),
+        pytest.param(formatdate(0, usegmt=True), 0, 0, id="long ago"),
     ],
 )
 def test_retry_after_is_told_in_seconds(header: str, low: float, high: float) -> None:

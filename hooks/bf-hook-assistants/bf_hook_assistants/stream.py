@@ -38,6 +38,8 @@ class RunStream:
         self._poll_seconds = poll_seconds
         self._reply = reply
         self._answer = Answer(known)
+        self._free = asyncio.Event()
+        self._free.set()
 
     async def read(self, take: Take) -> None:
         """Hand over text as it comes, then the step's end. Raises ProviderError."""
@@ -57,6 +59,13 @@ class RunStream:
         )
         take([end])
 
+    def hold(self, holding: bool) -> None:
+        """Read nothing for now, or go on; what comes meanwhile stays in the connection's buffers."""
+        if holding:
+            self._free.clear()
+        else:
+            self._free.set()
+
     async def aclose(self) -> None:
         """Let go of the connection."""
         if self._reply is not None:
@@ -64,7 +73,7 @@ class RunStream:
 
     async def _listen(self, take: Take) -> Mapping[str, Any] | None:
         """Read the stream; return the run that ended it, None if it just ended. Raises ProviderError for an error."""
-        while self._reply is not None and (frames := await self._reply.batch()) is not None:
+        while self._reply is not None and await self._free.wait() and (frames := await self._reply.batch()) is not None:
             texts, end = self._heard(frames)
             take(texts)
             if isinstance(end, ProviderError):

@@ -229,6 +229,31 @@ async def read(stream):
     return events
 
 
+def test_a_stream_that_is_held(on_loop, server):
+    """What comes meanwhile is not read until it goes on; then all of it is."""
+    gate = Gate()
+    server.script("One ", gate, "two ", gate, "three.")
+
+    async def work(engine):
+        stream = await engine.start(a_step(), ACCESS)
+        events, heard = [], asyncio.Event()
+        reading = asyncio.create_task(stream.read(lambda new: (events.extend(new), heard.set() if new else None)))
+        await asyncio.wait_for(heard.wait(), 10)
+        stream.hold(True)
+        gate.release()
+        await asyncio.sleep(0.3)
+        before = len(events)
+        stream.hold(False)
+        await asyncio.wait_for(reading, 10)
+        await stream.aclose()
+        return before, events
+
+    before, events = on_loop(work)
+    assert before <= 2  # a read that was under way when it was held
+    assert "".join(event.text for event in events if isinstance(event, Text)) == "One two three."
+    assert isinstance(events[-1], StepDone)
+
+
 def test_cancelling_what_is_over(on_loop, server):
     """A completed run cannot be cancelled, and tells its usage; one that is gone tells nothing."""
     server.script("Ok.")

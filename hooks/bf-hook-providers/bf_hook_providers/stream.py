@@ -61,6 +61,8 @@ class ProviderStream:
         self._text = Pieces()
         self._first: str | None = None
         self._finished = False
+        self._free = asyncio.Event()
+        self._free.set()
 
     async def open(self) -> None:
         """Wait for the first chunk: by then the provider has accepted. Raises ProviderError when it refuses."""
@@ -84,6 +86,13 @@ class ProviderStream:
         self._finished = True
         take([self._done(finish)])
 
+    def hold(self, holding: bool) -> None:
+        """Take no further chunk for now, or go on: the SDK reads no more than its buffers hold meanwhile."""
+        if holding:
+            self._free.clear()
+        else:
+            self._free.set()
+
     async def aclose(self) -> None:
         """Close the connection. What an answer that was broken off has used so far goes into its handle."""
         if not self._finished and (usage := self._reader.usage) is not None:
@@ -95,11 +104,14 @@ class ProviderStream:
             _log.debug("provider connection did not close well: %s", type(error).__name__)
 
     async def _read(self, take: Take) -> None:
-        loop = asyncio.get_running_loop()
-        async with self._guarded(_broken), async_timeout.timeout(self._silence) as limit:
-            while (chunk := await anext(self._chunks, _END)) is not _END:
+        async with self._guarded(_broken):
+            while True:
+                await self._free.wait()
+                async with async_timeout.timeout(_LAST_WORDS if self._reader.over else self._silence):
+                    chunk = await anext(self._chunks, _END)
+                if chunk is _END:
+                    return
                 self._show(self._reader.take(chunk), take)
-                limit.update(loop.time() + (_LAST_WORDS if self._reader.over else self._silence))
 
     def _show(self, piece: str, take: Take) -> None:
         if piece and (text := self._text.add(piece)):

@@ -151,3 +151,11 @@ def test_usage_of_what_was_broken_off(bench, dialect):
         assert usage is None
     else:
         assert (usage.prompt_tokens, usage.completion_tokens, usage.estimated) == (25, 100, True)
+
+
+def test_a_stream_that_is_held(bench, dialect):
+    """Nothing is read until it goes on, which is no silence of the provider's; then all of it comes."""
+    before, events = bench.held(dialect, dialect.answer(*["word "] * 200), seconds=0.5, silence=0.25)
+    assert before < 20
+    assert text_of(events) == "word " * 200
+    assert isinstance(events[-1], StepDone)

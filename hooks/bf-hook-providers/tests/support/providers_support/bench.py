@@ -89,6 +89,12 @@ class Bench:
         request = new_step(model=dialect.model, new=[text_message("user", "Hi")])
         return self._loop.run_until_complete(self._break_off(self.engine(dialect), request))
 
+    def held(self, dialect: Dialect, answer: Answer, seconds: float, **section: Any) -> tuple[int, list[Any]]:
+        """Hold the stream after its first text; return how many events had come before it went on, and all."""
+        self.server.answer = answer
+        request = new_step(model=dialect.model, new=[text_message("user", "Hi")])
+        return self._loop.run_until_complete(self._hold(self.engine(dialect, **section), request, seconds))
+
     def asked(self, dialect: Dialect, *items: Any, **step: Any) -> Any:
         """Return the body that a step is asked with."""
         self.server.request = None
@@ -114,6 +120,20 @@ class Bench:
         finally:
             await stream.aclose()
         return events
+
+    async def _hold(self, engine: Any, request: StepRequest, seconds: float) -> tuple[int, list[Any]]:
+        stream = await engine.start(request, Access(api_key=KEY))
+        events: list[Any] = []
+        seen = asyncio.Event()
+        reading = asyncio.create_task(stream.read(lambda new: (events.extend(new), seen.set())))
+        await asyncio.wait_for(seen.wait(), 10)
+        stream.hold(True)
+        await asyncio.sleep(seconds)
+        before = len(events)
+        stream.hold(False)
+        await asyncio.wait_for(reading, 10)
+        await stream.aclose()
+        return before, events
 
     async def _break_off(self, engine: Any, request: StepRequest) -> Usage | None:
         stream = await engine.start(request, Access(api_key=KEY))
