@@ -116,8 +116,10 @@ def test_what_ends_processes_does_not_end_the_loop(
 def test_closing_ends_what_runs(loop: LoopThread) -> None:
     """Tasks are cancelled and waited for, the thread ends, and what comes later is refused."""
     cleaned = threading.Event()
+    threads: list[threading.Thread] = []
 
     async def endless() -> None:
+        threads.append(threading.current_thread())
         try:
             await asyncio.get_running_loop().create_future()
         finally:
@@ -131,7 +133,7 @@ def test_closing_ends_what_runs(loop: LoopThread) -> None:
     assert cleaned.is_set()
     assert running.cancelled()
     assert not loop.call(cleaned.clear)
-    assert [thread.name for thread in threading.enumerate() if thread.name == "bf-loop"] == []
+    assert [thread.is_alive() for thread in threads] == [False]
     loop.close()
 
 
