@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from bf_plugin.bench.control import quantiles
 from bf_plugin.bench.history import multiply
-from bf_plugin.bench.load import requests_per_second
+from bf_plugin.bench.load import Load
 from bf_plugin.bench.rig import Process, Rig
 from bf_plugin.bench.window import SETTLE, gateway_window, loop_window
+
+_TURN = 0.1
+"""Seconds for which a server is asked until it is the other's turn."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,17 +166,18 @@ def pass_through(rig: Rig, effort: Effort) -> Iterator[Figure]:
     """Requests of the host app with the plugin in front of it, over those without, under waitress.
 
     Counted for each second of CPU that the process gets: it fills its core, and how waitress's threads take turns there
-    makes the requests of a second of time vary by half.
+    makes the requests of a second of time vary by half. The two take turns too, many in each second, since the speed of
+    a machine with neighbours is another one in the next.
     """
     bare, mounted = rig.bare(), rig.gateway(database="pass")
     losses, raw = [], []
-    with rig.running(bare, mounted):
-        for process in (bare, mounted):
-            _served(process, 1.0)
-        for _ in range(4 * effort.repetitions):
-            served = [_served(process, effort.seconds / 8) for process in (bare, mounted)]
-            raw.append(served)
-            losses.append((1 - served[1]["per_cpu_second"] / served[0]["per_cpu_second"]) * 100)
+    with rig.running(bare, mounted), Load(bare.port) as alone, Load(mounted.port) as behind:
+        served = {"bare": (bare, alone), "mounted": (mounted, behind)}
+        _answered_per_second_of_cpu(served, 1.0)
+        for _ in range(2 * effort.repetitions):
+            pair = _answered_per_second_of_cpu(served, effort.seconds / 4)
+            raw.append(pair)
+            losses.append((1 - pair["mounted"] / pair["bare"]) * 100)
     yield Figure(
         name="requests lost in passing through",
         pace="waitress, kept-alive connections",
@@ -306,13 +310,15 @@ def _cost(rig: Rig, effort: Effort, *, rate: float, target: float) -> Figure:
     )
 
 
-def _served(process: Process, seconds: float) -> dict[str, float]:
-    """Return how many requests a process answers in a second of time, and of its CPU."""
-    before = process.ask("usage")
-    per_second = requests_per_second(process.port, seconds)
-    after = process.ask("usage")
-    answered = per_second * (after["at"] - before["at"])
-    return {"per_second": per_second, "per_cpu_second": answered / (after["cpu"] - before["cpu"])}
+def _answered_per_second_of_cpu(served: Mapping[str, tuple[Process, Load]], seconds: float) -> dict[str, float]:
+    """Ask processes in turn, for `seconds` each; return how many requests each answers in a second of its CPU."""
+    answered, used = dict.fromkeys(served, 0), dict.fromkeys(served, 0.0)
+    for _ in range(max(1, round(seconds / _TURN))):
+        for name, (process, load) in served.items():
+            before = process.ask("usage")["cpu"]
+            answered[name] += load.press(_TURN)
+            used[name] += process.ask("usage")["cpu"] - before
+    return {name: answered[name] / used[name] for name in served}
 
 
 def _stops(rig: Rig, driver: Process, stopper: Process, count: int) -> list[float]:

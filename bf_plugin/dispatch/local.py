@@ -10,6 +10,11 @@ from bf_plugin.journal.sqlite import SqliteFile
 from bf_plugin.loop import LoopThread
 
 _TICK = 0.02
+"""Seconds until this process looks at its mark again: so late it may hear of a stop at another."""
+
+_IDLE_TICK = 0.1
+"""The same while it drives nothing. What begins and is stopped within this time is heard of as late as that."""
+
 _SWEEP = 0.5
 
 
@@ -20,7 +25,9 @@ class LocalDispatcher(Drives):
         super().__init__(loop, parts, owner.id)
         self._mark = owner
         place.owner = owner.id
-        self._watcher = Watcher(news=owner.was_touched, look=self._look, sweep=self._sweep, tick=_TICK, every=_SWEEP)
+        self._watcher = Watcher(
+            news=owner.was_touched, look=self._look, sweep=self._sweep, tick=self._tick, every=_SWEEP
+        )
 
     def start(self) -> None:
         """Take over what dead processes left, and watch for more."""
@@ -34,6 +41,9 @@ class LocalDispatcher(Drives):
             self._watcher.close()
             super().close()
             self._mark.release()
+
+    def _tick(self) -> float:
+        return _TICK if self._apps else _IDLE_TICK
 
     def _sweep(self) -> None:
         """Take over the runs of dead processes; see what a process that died as it signalled did to ours."""

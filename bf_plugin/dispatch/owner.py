@@ -42,11 +42,12 @@ class Owner:
                 f"{folder} does not take file locks ({error.strerror}): put BF_DATABASE_URL on a local disk"
             ) from None
         self._descriptor: int | None = descriptor
+        self._path = str(folder / self.id)
         self._touched = 0
 
     def was_touched(self) -> bool:
         """Tell whether anybody has touched this mark since the last time this was asked: something is to be seen."""
-        seen, self._touched = self._touched, (self.folder / self.id).stat().st_mtime_ns
+        seen, self._touched = self._touched, os.stat(self._path).st_mtime_ns
         return seen != self._touched
 
     def is_alive(self, owner: str) -> bool:

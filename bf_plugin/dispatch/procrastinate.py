@@ -55,7 +55,9 @@ class ProcrastinateDispatcher(Drives):
         self._looked = 0.0
         self._everybody = self._deaf = False
         every = min(0.5, parts.settings.heartbeat_timeout / 4)
-        self._watcher = Watcher(news=self._news, look=self._look_around, sweep=self._sweep, tick=0, every=every)
+        self._watcher = Watcher(
+            news=self._news, look=self._look_around, sweep=self._sweep, tick=lambda: 0.0, every=every
+        )
 
     def start(self) -> None:
         """Put this process on record, and watch the others."""

@@ -13,7 +13,7 @@ from bf_plugin.logs import get_logger
 class Watcher:
     """Calls `look` when `news` tells that another process has written, and `sweep` every `every` seconds.
 
-    `news` is asked every `tick` seconds; it may wait itself, and `tick` be zero.
+    `news` is asked again after so many seconds as `tick` says; it may wait itself, and `tick` say zero.
     """
 
     def __init__(
@@ -22,7 +22,7 @@ class Watcher:
         news: Callable[[], bool],
         look: Callable[[], None],
         sweep: Callable[[], None],
-        tick: float,
+        tick: Callable[[], float],
         every: float,
     ) -> None:
         self._news = news
@@ -47,7 +47,7 @@ class Watcher:
 
     def _work(self) -> None:
         swept = time.monotonic()
-        while not self._ended.wait(self._tick):
+        while not self._ended.wait(self._tick()):
             try:
                 if self._news():
                     self._look()

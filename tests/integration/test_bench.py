@@ -131,7 +131,7 @@ def test_the_command() -> None:
     (figure,) = data["figures"]
     assert result.exit_code == (0 if figure["met"] else 1), result.output
     assert figure["name"] == "requests lost in passing through"
-    assert len(figure["raw"]) == 8, "pairs of the bare host and the mounted one"
+    assert len(figure["raw"]) == 4, "pairs of the bare host and the mounted one"
     assert data["machine"]["versions"]["bf_plugin"]
     assert re.search(r"requests lost .* at most 3 ", result.stderr)
 

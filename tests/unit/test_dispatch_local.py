@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy import update
 
 from bf_plugin import events
-from bf_plugin.dispatch import drives
+from bf_plugin.dispatch import drives, local
 from bf_plugin.dispatch.local import LocalDispatcher
 from bf_plugin.dispatch.owner import Owner
 from bf_plugin.driver import Parts
@@ -30,6 +30,7 @@ from bf_plugin.messengers.port import Destination
 from bf_plugin.pace import Pace
 from bf_plugin.settings import Settings
 from bf_plugin.testing.engine import ScriptedEngine
+from bf_plugin.testing.gate import Gate
 from bf_plugin.testing.records import a_run
 from bf_plugin.threads import Workers
 from bf_plugin.tickets import Ticket
@@ -150,6 +151,34 @@ def test_a_server_that_never_closes_an_answer(boot: Callable[..., Process], monk
     ticket.wait_accepted(5)
 
     process.gateway.wait_for_end()
+
+
+@pytest.mark.parametrize("busy", [True, False])
+def test_an_idle_process_rarely_looks_around(
+    boot: Callable[..., Process], monkeypatch: pytest.MonkeyPatch, busy: bool
+) -> None:
+    """It looks for what others signal to its runs; without any there is little to look for."""
+    monkeypatch.setattr(local, "_TICK", 0.001)
+    monkeypatch.setattr(local, "_IDLE_TICK", 60.0)
+    looks: list[Owner] = []
+
+    def was_touched(owner: Owner) -> bool:
+        looks.append(owner)
+        return False
+
+    monkeypatch.setattr(Owner, "was_touched", was_touched)
+    gate = Gate()
+    process = boot(ScriptedEngine(["so far", gate]))
+    if busy:
+        process.start()
+    process.dispatcher.start()
+
+    if busy:
+        eventually(lambda: len(looks) > 5)
+        gate.release()
+    else:
+        threading.Event().wait(0.1)
+        assert looks == []
 
 
 def test_a_caller_that_waits_is_answered_at_close(boot: Callable[..., Process]) -> None:
