@@ -220,10 +220,10 @@ class InputMessage(Body):
 
 
 def _image(key: Literal["url", "file_id"], value: str, detail: str | None) -> ImagePart:
-    part: ImagePart = {"type": "image", key: value}  # type: ignore[misc]
+    part: ImagePart = {"type": "image", key: value}  # type: ignore[misc]  # mypy: only literal keys
     return {**part, "detail": detail} if detail else part
 
 
 def _file(key: Literal["url", "file_id", "data"], value: str, filename: str | None) -> FilePart:
-    part: FilePart = {"type": "file", key: value}  # type: ignore[misc]
+    part: FilePart = {"type": "file", key: value}  # type: ignore[misc]  # mypy: only literal keys
     return {**part, "filename": filename} if filename else part

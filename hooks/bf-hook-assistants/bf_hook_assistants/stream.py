@@ -73,14 +73,18 @@ class RunStream:
 
     async def _listen(self, take: Take) -> Mapping[str, Any] | None:
         """Read the stream; return the run that ended it, None if it just ended. Raises ProviderError for an error."""
-        while self._reply is not None and await self._free.wait() and (frames := await self._reply.batch()) is not None:
+        if self._reply is None:
+            return None
+        while True:
+            await self._free.wait()
+            if (frames := await self._reply.batch()) is None:
+                return None
             texts, end = self._heard(frames)
             take(texts)
             if isinstance(end, ProviderError):
                 raise end
             if end is not None:
                 return end
-        return None
 
     def _heard(self, frames: Sequence[Frame]) -> tuple[list[Text], Mapping[str, Any] | ProviderError | None]:
         """Return the text of one network read, and what ended the step in it: the run, or an error."""
