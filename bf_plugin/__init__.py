@@ -10,13 +10,13 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from bf_plugin.context import PluginContext, PluginStore
     from bf_plugin.errors import BFError, ConfigurationError, ProviderError, RunRejected, StopRun
-    from bf_plugin.hookspecs import hookimpl, in_thread
-    from bf_plugin.middleware import Application, mount
+    from bf_plugin.plugins.context import PluginContext, PluginStore
+    from bf_plugin.plugins.hookspecs import hookimpl, in_thread
+    from bf_plugin.plugins.toolbox import Toolbox
     from bf_plugin.settings import Settings
-    from bf_plugin.tools import Toolbox
     from bf_plugin.values import Delta, Outcome, Run, RunDraft, Step, ToolCall, ToolOptions, ToolResult, Usage
+    from bf_plugin.web.mount import Application, mount
 
 __all__ = [
     "Application",
@@ -44,12 +44,12 @@ __all__ = [
 ]
 
 _MODULES = {
-    "context": ("PluginContext", "PluginStore"),
+    "plugins.context": ("PluginContext", "PluginStore"),
     "errors": ("BFError", "ConfigurationError", "ProviderError", "RunRejected", "StopRun"),
-    "hookspecs": ("hookimpl", "in_thread"),
-    "middleware": ("Application", "mount"),
+    "plugins.hookspecs": ("hookimpl", "in_thread"),
+    "web.mount": ("Application", "mount"),
     "settings": ("Settings",),
-    "tools": ("Toolbox",),
+    "plugins.toolbox": ("Toolbox",),
     "values": ("Delta", "Outcome", "Run", "RunDraft", "Step", "ToolCall", "ToolOptions", "ToolResult", "Usage"),
 }
 

@@ -122,7 +122,7 @@ class SdkLoop:
 
 def _gateway(settings: dict[str, Any]) -> Any:
     from bf_plugin import Settings, mount
-    from bf_plugin.memory import settle
+    from bf_plugin.runtime.memory import settle
 
     application = mount(host, settings=Settings(**settings))
     application.start()

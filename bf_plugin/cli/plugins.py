@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from bf_plugin.errors import ConfigurationError
-from bf_plugin.plugins import PluginReport, load_plugins
+from bf_plugin.plugins.loading import PluginReport, load_plugins
 from bf_plugin.settings import load_settings
 
 

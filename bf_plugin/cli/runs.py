@@ -10,12 +10,12 @@ from typing import Any
 
 import click
 
+from bf_plugin.cli.diagnosis import Diagnosis, diagnose, duration
 from bf_plugin.cli.target import find_target
 from bf_plugin.cli.terminal import harmless
-from bf_plugin.diagnosis import Diagnosis, diagnose, duration
 from bf_plugin.dispatch.owner import Owner
 from bf_plugin.errors import BFError
-from bf_plugin.events import events_in, step_texts
+from bf_plugin.gateway.events import events_in, step_texts
 from bf_plugin.journal import Journal, open_journal
 from bf_plugin.journal.overview import RunLine
 from bf_plugin.journal.sqlite import SqliteFile

@@ -11,10 +11,10 @@ from typing import Any, NoReturn
 import click
 
 from bf_plugin.errors import BFError, RequestError, error_body
-from bf_plugin.logs import configure, request_id
-from bf_plugin.memory import settle
-from bf_plugin.middleware import Application
+from bf_plugin.runtime.logs import configure, request_id
+from bf_plugin.runtime.memory import settle
 from bf_plugin.settings import Settings, load_settings
+from bf_plugin.web.mount import Application
 
 
 @click.command()

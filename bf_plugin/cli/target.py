@@ -7,8 +7,8 @@ from typing import Any
 
 from bf_plugin.cli.serve import load_app, nothing_else
 from bf_plugin.journal.store import default_url
-from bf_plugin.middleware import Application
 from bf_plugin.settings import Settings
+from bf_plugin.web.mount import Application
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,10 +9,10 @@ import click
 
 from bf_plugin.cli.serve import nothing_else
 from bf_plugin.errors import BFError, ConfigurationError
-from bf_plugin.logs import configure
-from bf_plugin.memory import settle
-from bf_plugin.middleware import Application
+from bf_plugin.runtime.logs import configure
+from bf_plugin.runtime.memory import settle
 from bf_plugin.settings import load_settings
+from bf_plugin.web.mount import Application
 
 
 @click.command()

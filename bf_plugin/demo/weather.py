@@ -6,7 +6,7 @@ import zlib
 from importlib.metadata import PackageNotFoundError, distribution
 from typing import Any, Literal
 
-from bf_plugin.tools import Toolbox
+from bf_plugin.plugins.toolbox import Toolbox
 
 _SKIES = ("sunny ☀️", "partly cloudy ⛅", "rainy 🌧️", "windy 💨", "foggy 🌫️", "clear 🌤️")
 

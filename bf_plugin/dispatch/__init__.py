@@ -5,9 +5,9 @@ from __future__ import annotations
 from bf_plugin.dispatch.local import LocalDispatcher
 from bf_plugin.dispatch.owner import Owner
 from bf_plugin.dispatch.port import Dispatcher
-from bf_plugin.driver import Parts
 from bf_plugin.journal.sqlite import SqliteFile
-from bf_plugin.loop import LoopThread
+from bf_plugin.run.driver import Parts
+from bf_plugin.runtime.loop import LoopThread
 
 __all__ = ["Dispatcher", "create_dispatcher"]
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 from concurrent.futures import TimeoutError as FutureTimeoutError
 
-from bf_plugin.driver import Drive, Parts
-from bf_plugin.endings import refusal
 from bf_plugin.errors import JournalError, RequestError
 from bf_plugin.journal import RunRecord
 from bf_plugin.journal.records import Decision
 from bf_plugin.journal.vault import Unreadable
-from bf_plugin.logs import get_logger
-from bf_plugin.loop import LoopThread
-from bf_plugin.tickets import Ticket
+from bf_plugin.run.driver import Drive, Parts
+from bf_plugin.run.endings import refusal
+from bf_plugin.run.ticket import Ticket
+from bf_plugin.runtime.logs import get_logger
+from bf_plugin.runtime.loop import LoopThread
 from bf_plugin.values import StopReason
 
 STOP_PATIENCE = 1.0

@@ -19,7 +19,7 @@ from procrastinate.exceptions import AlreadyEnqueued, ProcrastinateException
 from procrastinate.schema import SchemaManager
 
 from bf_plugin.errors import JournalError
-from bf_plugin.logs import get_logger
+from bf_plugin.runtime.logs import get_logger
 
 CONCURRENCY = 4
 """Jobs one process works on at once: few, so that the runs of a dead process are spread over the living."""

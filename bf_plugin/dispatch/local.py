@@ -5,9 +5,9 @@ from __future__ import annotations
 from bf_plugin.dispatch.drives import Drives
 from bf_plugin.dispatch.owner import Owner
 from bf_plugin.dispatch.watcher import Watcher
-from bf_plugin.driver import Parts
 from bf_plugin.journal.sqlite import SqliteFile
-from bf_plugin.loop import LoopThread
+from bf_plugin.run.driver import Parts
+from bf_plugin.runtime.loop import LoopThread
 
 _TICK = 0.02
 """Seconds until this process looks at its mark again: so late it may hear of a stop at another."""

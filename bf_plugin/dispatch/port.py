@@ -6,7 +6,7 @@ from typing import Protocol
 
 from bf_plugin.journal import RunRecord
 from bf_plugin.journal.records import Decision
-from bf_plugin.tickets import Ticket
+from bf_plugin.run.ticket import Ticket
 from bf_plugin.values import StopReason
 
 

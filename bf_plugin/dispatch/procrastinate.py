@@ -18,12 +18,12 @@ from bf_plugin.dispatch.census import Census
 from bf_plugin.dispatch.drives import Drives
 from bf_plugin.dispatch.jobs import Jobs
 from bf_plugin.dispatch.watcher import Watcher
-from bf_plugin.driver import Parts
 from bf_plugin.errors import JournalError
 from bf_plugin.journal.owners import OwnerRow
 from bf_plugin.journal.postgres import PostgresServer
 from bf_plugin.journal.writer import written
-from bf_plugin.loop import LoopThread, settled
+from bf_plugin.run.driver import Parts
+from bf_plugin.runtime.loop import LoopThread, settled
 
 _TICK = 0.2
 _POLL = 1.0

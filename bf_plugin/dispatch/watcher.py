@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 
 from bf_plugin.errors import BFError
-from bf_plugin.logs import get_logger
+from bf_plugin.runtime.logs import get_logger
 
 
 class Watcher:

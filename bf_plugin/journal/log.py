@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, bindparam, select, update
 
-from bf_plugin.events import events_in
+from bf_plugin.gateway.events import events_in
 from bf_plugin.journal.base import Base
 from bf_plugin.journal.fence import fence
 from bf_plugin.journal.groups import Groups

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from concurrent.futures import Future
 from typing import Any
 
 from sqlalchemy import Connection, bindparam, delete, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from bf_plugin.context import increased
 from bf_plugin.journal.base import Base
 from bf_plugin.journal.tables import plugin_values
 
@@ -85,3 +85,17 @@ def digest(plugin: str, key: str) -> str:
 
 def _stands(row: Any, now: float) -> bool:
     return row.expires_at is None or bool(row.expires_at > now)
+
+
+def increased(value: Any, by: float) -> float:
+    """Return a number `by` more. Raises TypeError where there is no number to increase, or to increase it by."""
+    if not _is_number(by):
+        raise TypeError(f"by is a number, not {by!r}")
+    if not _is_number(value):
+        raise TypeError(f"only a number can be incremented, and the key holds {type(value).__name__}")
+    total: float = value + by
+    return total
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from bf_plugin.errors import JournalError
+from bf_plugin.gateway.messengers.port import Destination
 from bf_plugin.items import Item, Message, Tool
-from bf_plugin.messengers.port import Destination
 from bf_plugin.values import Usage
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import Connection, bindparam, func, select, update
 
-from bf_plugin import events
+from bf_plugin.gateway import events
 from bf_plugin.items import FunctionCall, Item
 from bf_plugin.journal.base import Base
 from bf_plugin.journal.fence import fence, fence_undecided

@@ -22,8 +22,8 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from bf_plugin import events
 from bf_plugin.errors import ConfigurationError, JournalError
+from bf_plugin.gateway import events
 
 _NONCE = 12
 _OTHER_KEY = "the journal was written with another secret key: add the old one behind the new one in BF_SECRET_KEY"

@@ -28,7 +28,7 @@ from bf_plugin.journal.direct import Direct
 from bf_plugin.journal.outages import OUTAGE, is_committed, passes, pauses, transaction_id
 from bf_plugin.journal.records import Decided
 from bf_plugin.journal.signals import signalled
-from bf_plugin.logs import get_logger
+from bf_plugin.runtime.logs import get_logger
 
 T = TypeVar("T")
 Job = Callable[[Connection], Any]

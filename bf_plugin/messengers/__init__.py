@@ -1,1 +1,1 @@
-"""Messengers bring messages to the gateway. The outbox calls them; distributions add more in `bf_plugin.messengers`."""
+"""Holds the promised path `bf_plugin.messengers.port`; the code is in `bf_plugin.gateway.messengers`."""

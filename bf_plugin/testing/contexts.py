@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from bf_plugin.context import PluginContext
-from bf_plugin.lease import Lease
-from bf_plugin.loop import LoopThread
+from bf_plugin.plugins.context import PluginContext
+from bf_plugin.plugins.lease import Lease
+from bf_plugin.runtime.loop import LoopThread
 from bf_plugin.testing.store import MemoryStore
 
 

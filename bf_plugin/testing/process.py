@@ -23,7 +23,7 @@ from typing import Any
 
 import requests
 
-from bf_plugin.paths import PREFIX
+from bf_plugin.runtime.paths import PREFIX
 from bf_plugin.testing.deployment import ACTION, APP_KEY, CHANNEL, PROVIDER_KEY
 from bf_plugin.testing.gateway import GatewayServer, RecordingGateway
 from bf_plugin.testing.provider import ProviderSimulator

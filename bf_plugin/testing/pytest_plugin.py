@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from bf_plugin.context import PluginContext
+    from bf_plugin.plugins.context import PluginContext
     from bf_plugin.testing.deployment import Deployment
     from bf_plugin.testing.process import Site
 

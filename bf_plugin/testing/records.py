@@ -7,10 +7,10 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from bf_plugin.ids import new_run_id, new_thread_id
 from bf_plugin.items import text_message
 from bf_plugin.journal import Journal, RunRecord, RunSpec, Secrets
 from bf_plugin.journal.records import Sealed
+from bf_plugin.runtime.ids import new_run_id, new_thread_id
 
 
 def seal(journal: Journal, run: RunRecord, *messages: Sealed, epoch: int = 1, closing: bool = False) -> None:

@@ -9,8 +9,9 @@ from typing import Any
 
 import msgspec
 
-from bf_plugin import events
-from bf_plugin.context import checked_key, expiry, increased, refuse_on_loop
+from bf_plugin.gateway import events
+from bf_plugin.journal.pluginvalues import increased
+from bf_plugin.plugins.context import checked_key, expiry, refuse_on_loop
 
 
 class MemoryStore:

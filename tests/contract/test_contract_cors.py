@@ -9,11 +9,11 @@ import pytest
 import requests
 
 from bf_plugin.errors import ConfigurationError
-from bf_plugin.ids import new_run_id, new_thread_id
-from bf_plugin.middleware import mount
-from bf_plugin.paths import PREFIX
+from bf_plugin.runtime.ids import new_run_id, new_thread_id
+from bf_plugin.runtime.paths import PREFIX
 from bf_plugin.settings import Settings
 from bf_plugin.testing.deployment import Deployment
+from bf_plugin.web.mount import mount
 
 Deploy = Callable[..., Deployment]
 

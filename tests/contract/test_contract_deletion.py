@@ -9,8 +9,8 @@ import pytest
 import requests
 from sqlalchemy import func, select
 
-from bf_plugin.ids import new_thread_id
 from bf_plugin.journal.tables import metadata, runs
+from bf_plugin.runtime.ids import new_thread_id
 from bf_plugin.testing.deployment import APP_KEY, PROVIDER_KEY, Deployment
 from bf_plugin.testing.gateway import RecordingGateway
 from bf_plugin.testing.provider import Gate, text

@@ -9,8 +9,8 @@ from typing import Any, cast
 
 import pytest
 
-from bf_plugin.delivery import Delivery
-from bf_plugin.messengers.http import HttpMessenger
+from bf_plugin.gateway.messengers.http import HttpMessenger
+from bf_plugin.run.delivery import Delivery
 from bf_plugin.testing.deployment import APP_KEY, CHANNEL, Deployment
 from bf_plugin.testing.gateway import Attempt
 from bf_plugin.testing.provider import Gate, reply, text
@@ -190,7 +190,7 @@ def test_error_and_end_are_kept(deploy: Deploy) -> None:
 
 def kept_events(deployed: Deployment, run_id: str) -> list[dict[str, Any]]:
     """Return the events of a run that the journal has."""
-    from bf_plugin.events import events_in
+    from bf_plugin.gateway.events import events_in
     from bf_plugin.journal import open_journal
 
     settings = deployed.settings

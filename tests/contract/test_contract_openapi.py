@@ -18,8 +18,8 @@ from schemathesis.specs.openapi.checks import (
     unsupported_method,
 )
 
-from bf_plugin.openapi import document
 from bf_plugin.testing.deployment import APP_KEY, PROVIDER_KEY, Deployment
+from bf_plugin.web.openapi import document
 
 CHECKS = [
     not_a_server_error,

@@ -13,7 +13,7 @@ import pytest
 import requests
 from pydantic import SecretStr
 
-from bf_plugin.hookspecs import hookimpl
+from bf_plugin.plugins.hookspecs import hookimpl
 from bf_plugin.settings import AppSettings, AssistantSettings
 from bf_plugin.testing.deployment import ACTION, APP_KEY, CHANNEL, PROVIDER_KEY, Deployment
 from bf_plugin.testing.provider import call, text

@@ -12,7 +12,7 @@ import pytest
 from packaging.requirements import Requirement
 
 import bf_plugin
-from bf_plugin.entrypoints import normal
+from bf_plugin.runtime.entrypoints import normal
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -26,7 +26,7 @@ EXTRAS = {
     "bench/control.py": "fast",
     "dispatch/jobs.py": "postgres",
     "journal/postgres.py": "postgres",
-    "loop.py": "fast",
+    "runtime/loop.py": "fast",
 }
 """The modules that import what only an extra brings; each works, or is left alone, without it."""
 

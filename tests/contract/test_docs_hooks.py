@@ -16,11 +16,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bf_plugin import Outcome, Run, hookimpl, hookspecs
-from bf_plugin.defaults import NAMES
-from bf_plugin.hookcalls import HookCalls
-from bf_plugin.hookguards import HOOKS, implementations, new_manager
-from bf_plugin.plugins import load_plugins
+from bf_plugin import Outcome, Run, hookimpl
+from bf_plugin.plugins import hookspecs
+from bf_plugin.plugins.calls import HookCalls
+from bf_plugin.plugins.defaults import NAMES
+from bf_plugin.plugins.guards import HOOKS, implementations, new_manager
+from bf_plugin.plugins.loading import load_plugins
+from bf_plugin.plugins.toolbox import Toolbox
+from bf_plugin.runtime.workers import Workers
 from bf_plugin.testing import (
     Deployment,
     Gate,
@@ -34,8 +37,6 @@ from bf_plugin.testing import (
     shown,
 )
 from bf_plugin.testing.contexts import Contexts
-from bf_plugin.threads import Workers
-from bf_plugin.tools import Toolbox
 from bf_plugin.values import Delta, ToolOptions
 
 ROOT = Path(__file__).parents[2]

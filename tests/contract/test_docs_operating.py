@@ -19,13 +19,13 @@ from click.testing import CliRunner
 from pydantic import BaseModel
 
 import bf_plugin
-from bf_plugin.checkup.finding import PARTS
-from bf_plugin.checkup.gateway import ACTION
 from bf_plugin.cli import COMMANDS, main
 from bf_plugin.cli.doctor import doctor
+from bf_plugin.doctor.finding import PARTS
+from bf_plugin.doctor.gateway import ACTION
 from bf_plugin.errors import NAMES
-from bf_plugin.openapi import document
 from bf_plugin.settings import SECRETS, AppSettings, AssistantSettings, Settings, load_settings
+from bf_plugin.web.openapi import document
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = Path(bf_plugin.__file__).parent

@@ -15,13 +15,13 @@ from typing import Any, get_type_hints
 
 import pytest
 
-from bf_plugin import hookspecs
-from bf_plugin.defaults import NAMES
-from bf_plugin.hookcalls import HookCalls
-from bf_plugin.hookguards import HOOKS, new_manager, register
-from bf_plugin.plugins import load_plugins
+from bf_plugin.plugins import hookspecs
+from bf_plugin.plugins.calls import HookCalls
+from bf_plugin.plugins.defaults import NAMES
+from bf_plugin.plugins.guards import HOOKS, new_manager, register
+from bf_plugin.plugins.loading import load_plugins
+from bf_plugin.runtime.workers import Workers
 from bf_plugin.testing import check_plugin, new_call, new_draft, new_outcome, new_run
-from bf_plugin.threads import Workers
 from bf_plugin.values import Delta, ToolResult
 
 ROOT = Path(__file__).parents[2]
@@ -105,16 +105,16 @@ def test_every_example_of_a_spec_keeps_the_rules(hook: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_defaults_use_the_public_hook_api_only(name: str) -> None:
     """What a default can do, an installed plugin can do."""
-    source = (ROOT / "bf_plugin" / "defaults" / f"{name}.py").read_text(encoding="utf-8")
+    source = (ROOT / "bf_plugin" / "plugins" / "defaults" / f"{name}.py").read_text(encoding="utf-8")
     imported = {node.module for node in ast.walk(ast.parse(source)) if isinstance(node, ast.ImportFrom)}
     ours = {module for module in imported if module and module.startswith("bf_plugin")}
     assert ours <= {
         "bf_plugin",
-        "bf_plugin.hookspecs",
+        "bf_plugin.plugins.hookspecs",
         "bf_plugin.values",
         "bf_plugin.items",
         "bf_plugin.errors",
-        "bf_plugin.logs",
+        "bf_plugin.runtime.logs",
     }
 
 

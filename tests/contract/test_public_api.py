@@ -77,7 +77,7 @@ def loaded_after(statement: str) -> tuple[set[str], int]:
 def test_importing_is_light() -> None:
     """A gateway that imports all names loads none of the heavy libraries, starts nothing and logs nothing."""
     modules, threads = loaded_after("from bf_plugin import *")
-    assert "bf_plugin.middleware" in modules
+    assert "bf_plugin.web.mount" in modules
     assert modules & set(HEAVY) == set()
     assert threads == 1
 

@@ -13,25 +13,25 @@ import psycopg
 import pytest
 from click.testing import CliRunner
 
-from bf_plugin import events
 from bf_plugin.cli import main
 from bf_plugin.dispatch.jobs import Jobs
 from bf_plugin.dispatch.procrastinate import ProcrastinateDispatcher
-from bf_plugin.driver import Parts
 from bf_plugin.errors import JournalError
-from bf_plugin.hookcalls import HookCalls
-from bf_plugin.hookguards import new_manager
-from bf_plugin.ids import new_thread_id
+from bf_plugin.gateway import events
+from bf_plugin.gateway.messengers.port import Destination
 from bf_plugin.journal import RunRecord, open_journal
 from bf_plugin.journal.postgres import Listener, PostgresServer
-from bf_plugin.loop import LoopThread
-from bf_plugin.messengers.port import Destination
-from bf_plugin.pace import Pace
+from bf_plugin.plugins.calls import HookCalls
+from bf_plugin.plugins.guards import new_manager
+from bf_plugin.run.driver import Parts
+from bf_plugin.run.pace import Pace
+from bf_plugin.run.ticket import Ticket
+from bf_plugin.runtime.ids import new_thread_id
+from bf_plugin.runtime.loop import LoopThread
+from bf_plugin.runtime.workers import Workers
 from bf_plugin.settings import Settings
 from bf_plugin.testing.engine import ScriptedEngine
 from bf_plugin.testing.records import a_run
-from bf_plugin.threads import Workers
-from bf_plugin.tickets import Ticket
 from bf_plugin.values import Usage
 
 KEY = "q1a9Wd2LJ0V0Sg4Vw0P8xJc0v5m7B8n9K1Zb3Xc4Y5U="

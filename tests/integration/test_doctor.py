@@ -22,9 +22,9 @@ from click.testing import CliRunner, Result
 from cryptography.fernet import Fernet
 
 from bf_plugin import Settings, mount
-from bf_plugin.checkup import asking
-from bf_plugin.checkup.gateway import ACTION
 from bf_plugin.cli import main
+from bf_plugin.doctor import asking
+from bf_plugin.doctor.gateway import ACTION
 from bf_plugin.journal import open_journal
 from bf_plugin.settings import load_settings
 from bf_plugin.testing.deployment import APP_KEY, CHANNEL, PROVIDER_KEY, Deployment

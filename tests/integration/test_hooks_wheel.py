@@ -15,10 +15,10 @@ ASK = """
 import asyncio
 import json
 
-from bf_plugin.hookcalls import HookCalls
-from bf_plugin.plugins import load_plugins
+from bf_plugin.plugins.calls import HookCalls
+from bf_plugin.plugins.loading import load_plugins
 from bf_plugin.testing import new_call, new_run
-from bf_plugin.threads import Workers
+from bf_plugin.runtime.workers import Workers
 
 plugins = load_plugins()
 (report,) = [report for report in plugins.reports if report.name == "weather"]

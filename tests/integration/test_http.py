@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from bf_plugin.http.connection import HttpConnection
+from bf_plugin.runtime.connections.connection import HttpConnection
 from loops import LOOPS, NewLoop
 
 BODY = 64 * 2**20

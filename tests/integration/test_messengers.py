@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from bf_plugin.apps import AskedApps, ask_remote
-from bf_plugin.context import PluginContext
 from bf_plugin.errors import ConfigurationError, DeliveryError, DeliveryRefused, DeliveryRetry, RequestError
-from bf_plugin.host import HostCaller
-from bf_plugin.messengers.host import HostMessenger
-from bf_plugin.messengers.http import HttpMessenger, create_messenger
-from bf_plugin.messengers.port import Destination, Messenger
+from bf_plugin.gateway.apps import AskedApps, ask_remote
+from bf_plugin.gateway.host import HostCaller
+from bf_plugin.gateway.messengers.host import HostMessenger
+from bf_plugin.gateway.messengers.http import HttpMessenger, create_messenger
+from bf_plugin.gateway.messengers.port import Destination, Messenger
+from bf_plugin.plugins.context import PluginContext
 from bf_plugin.settings import load_settings
 from bf_plugin.testing.gateway import GatewayServer, RecordingGateway
 
@@ -373,7 +373,7 @@ def test_a_connection_that_is_closed_under_a_message_is_replaced() -> None:
 
 def test_unused_connections_are_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     """They do not stay for ever: most servers would close them under us."""
-    monkeypatch.setattr("bf_plugin.http.pool._IDLE", 0.05)
+    monkeypatch.setattr("bf_plugin.runtime.connections.pool._IDLE", 0.05)
 
     async def main() -> None:
         closed = asyncio.Event()

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bf_plugin.apps import App, AskedApps, ConfiguredApps, ask_host, create_apps, key_digest
-from bf_plugin.apps.asked import AskAnswer
 from bf_plugin.errors import ConfigurationError, RequestError
-from bf_plugin.host import HostCaller
+from bf_plugin.gateway.apps import App, AskedApps, ConfiguredApps, ask_host, create_apps, key_digest
+from bf_plugin.gateway.apps.asked import AskAnswer
+from bf_plugin.gateway.host import HostCaller
 from bf_plugin.settings import load_settings
 from bf_plugin.testing.gateway import RecordingGateway
 

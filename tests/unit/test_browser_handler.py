@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import bf_plugin
-from bf_plugin.checkup.gateway import trial_message
+from bf_plugin.doctor.gateway import trial_message
 
 HANDLER = Path(bf_plugin.__file__).with_name("browser") / "handler.js"
 DRIVER = Path(__file__).with_name("browser_driver.mjs")

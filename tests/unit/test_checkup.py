@@ -11,20 +11,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import bf_plugin.checkup as checkup_package
-from bf_plugin.apps import AskAnswer, key_digest
-from bf_plugin.apps.port import App
-from bf_plugin.checkup import Subject, check_up
-from bf_plugin.checkup.asking import Asker
-from bf_plugin.checkup.finding import PARTS, Finding, failed, shown
-from bf_plugin.checkup.gateway import Gateway, Place
-from bf_plugin.checkup.postgres import heartbeat
-from bf_plugin.checkup.provider import check_provider, operator_keys
-from bf_plugin.checkup.settings import secrets_of
+import bf_plugin.doctor as checkup_package
+from bf_plugin.doctor import Subject, check_up
+from bf_plugin.doctor.asking import Asker
+from bf_plugin.doctor.finding import PARTS, Finding, failed, shown
+from bf_plugin.doctor.gateway import Gateway, Place
+from bf_plugin.doctor.postgres import heartbeat
+from bf_plugin.doctor.provider import check_provider, operator_keys
+from bf_plugin.doctor.settings import secrets_of
 from bf_plugin.errors import JournalError
-from bf_plugin.loop import LoopThread
-from bf_plugin.messengers.port import Destination
-from bf_plugin.plugins import PluginReport, Plugins, load_plugins
+from bf_plugin.gateway.apps import AskAnswer, key_digest
+from bf_plugin.gateway.apps.port import App
+from bf_plugin.gateway.messengers.port import Destination
+from bf_plugin.plugins.loading import PluginReport, Plugins, load_plugins
+from bf_plugin.runtime.loop import LoopThread
 from bf_plugin.settings import Settings, load_settings
 
 APPS = """
@@ -202,7 +202,7 @@ def test_another_messenger_fails(
     loop: LoopThread, monkeypatch: pytest.MonkeyPatch, error: Exception, text: str
 ) -> None:
     """It is named by what it raised, or by its silence, never by what it said."""
-    monkeypatch.setattr("bf_plugin.checkup.gateway._PATIENCE", 0.05)
+    monkeypatch.setattr("bf_plugin.doctor.gateway._PATIENCE", 0.05)
 
     finding = place(loop, Pigeon(error)).send("key 1", APP, "channel-1", "options")
 
@@ -238,7 +238,7 @@ def test_what_the_answer_about_a_made_up_key_means(
         seen.append(key)
         return answer
 
-    monkeypatch.setattr("bf_plugin.checkup.gateway.ask_remote", lambda url: ask)
+    monkeypatch.setattr("bf_plugin.doctor.gateway.ask_remote", lambda url: ask)
     gateway = Gateway(messengers={"https": Pigeon()}, loop=loop, caller=None, environ={})
 
     finding, useful = Place(gateway, "https://gw.example", asked=asked).probe()

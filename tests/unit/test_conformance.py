@@ -30,7 +30,7 @@ from bf_plugin import (
     hookimpl,
     in_thread,
 )
-from bf_plugin.defaults import run_log, unknown_tool
+from bf_plugin.plugins.defaults import run_log, unknown_tool
 from bf_plugin.testing import Conformance, NotConforming, check_plugin, new_run, shown
 from bf_plugin.testing.conformance import RULES
 from bf_plugin.testing.conformance.watch import Watch

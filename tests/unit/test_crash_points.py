@@ -16,22 +16,23 @@ from typing import Any
 
 import pytest
 
-from bf_plugin import Toolbox, events
-from bf_plugin.driver import Drive, Parts
+from bf_plugin import Toolbox
 from bf_plugin.engines.port import Access, StepRequest
-from bf_plugin.hookcalls import HookCalls
-from bf_plugin.hookguards import new_manager, register
+from bf_plugin.gateway import events
+from bf_plugin.gateway.messengers.port import Destination
 from bf_plugin.items import FunctionTool
 from bf_plugin.journal import Journal, RunRecord, open_journal
 from bf_plugin.journal.seals import Seal
 from bf_plugin.journal.writer import Keyed
-from bf_plugin.messengers.port import Destination
-from bf_plugin.pace import Pace
+from bf_plugin.plugins.calls import HookCalls
+from bf_plugin.plugins.guards import new_manager, register
+from bf_plugin.run.driver import Drive, Parts
+from bf_plugin.run.pace import Pace
+from bf_plugin.run.ticket import Ticket
+from bf_plugin.runtime.workers import Workers
 from bf_plugin.settings import Settings
 from bf_plugin.testing.engine import ScriptedEngine, ScriptedStream, call
 from bf_plugin.testing.records import a_run
-from bf_plugin.threads import Workers
-from bf_plugin.tickets import Ticket
 from bf_plugin.values import Usage
 
 KEY = "q1a9Wd2LJ0V0Sg4Vw0P8xJc0v5m7B8n9K1Zb3Xc4Y5U="

@@ -6,9 +6,9 @@ import asyncio
 
 import pytest
 
-from bf_plugin.delivery import Delivery, DeliveryFailed
 from bf_plugin.errors import DeliveryRefused, DeliveryRetry
-from bf_plugin.messengers.port import Destination
+from bf_plugin.gateway.messengers.port import Destination
+from bf_plugin.run.delivery import Delivery, DeliveryFailed
 
 DESTINATION = Destination(app="a", api_key="BFAPI_secret", channels=["c"])
 

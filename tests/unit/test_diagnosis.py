@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from bf_plugin.diagnosis import Diagnosis, diagnose, duration
+from bf_plugin.cli.diagnosis import Diagnosis, diagnose, duration
 from bf_plugin.journal.overview import CallLine, RunLine, StepLine
 from bf_plugin.values import Usage
 

@@ -13,27 +13,27 @@ from typing import Any
 import pytest
 from sqlalchemy import update
 
-from bf_plugin import events
 from bf_plugin.dispatch import drives, local
 from bf_plugin.dispatch.local import LocalDispatcher
 from bf_plugin.dispatch.owner import Owner
-from bf_plugin.driver import Parts
 from bf_plugin.engines.port import Engine
 from bf_plugin.errors import JournalError, ProviderError, RequestError
-from bf_plugin.hookcalls import HookCalls
-from bf_plugin.hookguards import new_manager
+from bf_plugin.gateway import events
+from bf_plugin.gateway.messengers.port import Destination
 from bf_plugin.journal import Journal, RunRecord, open_journal
 from bf_plugin.journal.sqlite import SqliteFile
 from bf_plugin.journal.tables import runs
-from bf_plugin.loop import LoopThread
-from bf_plugin.messengers.port import Destination
-from bf_plugin.pace import Pace
+from bf_plugin.plugins.calls import HookCalls
+from bf_plugin.plugins.guards import new_manager
+from bf_plugin.run.driver import Parts
+from bf_plugin.run.pace import Pace
+from bf_plugin.run.ticket import Ticket
+from bf_plugin.runtime.loop import LoopThread
+from bf_plugin.runtime.workers import Workers
 from bf_plugin.settings import Settings
 from bf_plugin.testing.engine import ScriptedEngine
 from bf_plugin.testing.gate import Gate
 from bf_plugin.testing.records import a_run
-from bf_plugin.threads import Workers
-from bf_plugin.tickets import Ticket
 from bf_plugin.values import Usage
 
 KEY = "q1a9Wd2LJ0V0Sg4Vw0P8xJc0v5m7B8n9K1Zb3Xc4Y5U="

@@ -12,20 +12,22 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bf_plugin import StopRun, Toolbox, closing, events, hookimpl, outbox
-from bf_plugin.driver import Drive, Parts
+from bf_plugin import StopRun, Toolbox, hookimpl
 from bf_plugin.errors import DeliveryRefused, JournalError, ProviderError, RequestError
-from bf_plugin.hookcalls import HookCalls
-from bf_plugin.hookguards import new_manager, register
+from bf_plugin.gateway import events
+from bf_plugin.gateway.messengers.port import Destination
 from bf_plugin.items import text_message
 from bf_plugin.journal import Journal, RunRecord, open_journal
-from bf_plugin.messengers.port import Destination
-from bf_plugin.pace import Pace
+from bf_plugin.plugins.calls import HookCalls
+from bf_plugin.plugins.guards import new_manager, register
+from bf_plugin.run import closing, outbox
+from bf_plugin.run.driver import Drive, Parts
+from bf_plugin.run.pace import Pace
+from bf_plugin.run.ticket import Ticket
+from bf_plugin.runtime.workers import Workers
 from bf_plugin.settings import Settings
 from bf_plugin.testing.engine import ScriptedEngine, ScriptedStream, call
 from bf_plugin.testing.records import a_run
-from bf_plugin.threads import Workers
-from bf_plugin.tickets import Ticket
 from bf_plugin.values import Delta, Outcome, Run, Usage
 
 T = TypeVar("T")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from bf_plugin.delivery import DeliveryFailed
-from bf_plugin.endings import Ending, RunFailed, ending_of, failure_of, refusal
 from bf_plugin.errors import JournalError, PluginError, ProviderError, RequestError, StopRun
 from bf_plugin.journal.records import Decided, Decision
-from bf_plugin.tickets import Result
+from bf_plugin.run.delivery import DeliveryFailed
+from bf_plugin.run.endings import Ending, RunFailed, ending_of, failure_of, refusal
+from bf_plugin.run.ticket import Result
 from bf_plugin.values import Usage
 
 CAUSES = [

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bf_plugin import events
+from bf_plugin.gateway import events
 from bf_plugin.values import Usage
 
 any_text = st.text(alphabet=st.characters(codec=None, exclude_categories=()), max_size=40)

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from bf_plugin import testing
-from bf_plugin.defaults import NAMES
-from bf_plugin.hookcalls import HookCalls
 from bf_plugin.items import Tool
-from bf_plugin.plugins import load_plugins
-from bf_plugin.threads import Workers
+from bf_plugin.plugins.calls import HookCalls
+from bf_plugin.plugins.defaults import NAMES
+from bf_plugin.plugins.loading import load_plugins
+from bf_plugin.runtime.workers import Workers
 from bf_plugin.values import Outcome, Run, ToolCall, ToolResult, Usage
 
 PATIENCE = 10
@@ -69,7 +69,7 @@ def test_unknown_tool_tells_which_exist(hooks: HookCalls, tools: list[Tool], kno
 
 def test_run_log_writes_one_line_without_content(hooks: HookCalls, caplog: pytest.LogCaptureFixture) -> None:
     """The end of a run is one line with what operators ask for, and no thread id, which is a credential."""
-    caplog.set_level(logging.INFO, "bf_plugin.defaults.run_log")
+    caplog.set_level(logging.INFO, "bf_plugin.plugins.defaults.run_log")
     usage = Usage(prompt_tokens=3, completion_tokens=4, total_tokens=7)
     ended = Outcome(
         status="failed", finish_reason="error", usage=usage, text="said", error_code="provider_error", duration=1.234
@@ -86,7 +86,7 @@ def test_run_log_writes_one_line_without_content(hooks: HookCalls, caplog: pytes
 
 def test_run_log_says_why_a_run_is_stopped(hooks: HookCalls, caplog: pytest.LogCaptureFixture) -> None:
     """The stop of a run is one line with its reason."""
-    caplog.set_level(logging.INFO, "bf_plugin.defaults.run_log")
+    caplog.set_level(logging.INFO, "bf_plugin.plugins.defaults.run_log")
 
     async def stop() -> None:
         hooks.on_stop(new_run(), "deadline")

@@ -15,11 +15,11 @@ import pytest
 
 from bf_plugin import testing
 from bf_plugin.errors import PluginError, RunRejected, StopRun
-from bf_plugin.hookcalls import HookCalls
-from bf_plugin.hookguards import new_manager, register
-from bf_plugin.hookspecs import hookimpl, in_thread
+from bf_plugin.plugins.calls import HookCalls
+from bf_plugin.plugins.guards import new_manager, register
+from bf_plugin.plugins.hookspecs import hookimpl, in_thread
+from bf_plugin.runtime.workers import Workers
 from bf_plugin.testing import new_draft
-from bf_plugin.threads import Workers
 from bf_plugin.values import Delta, Outcome, Run, RunDraft, ToolCall, ToolOptions, ToolResult, Usage
 
 T = TypeVar("T")

@@ -11,7 +11,7 @@ from wsgiref.validate import validator
 
 import pytest
 
-from bf_plugin.host import INNER, HostAnswer, HostCaller, HostFailed, host_environ
+from bf_plugin.gateway.host import INNER, HostAnswer, HostCaller, HostFailed, host_environ
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment

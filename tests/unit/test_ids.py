@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from bf_plugin.ids import is_ours, new_run_id, new_thread_id, new_tool_call_id
+from bf_plugin.runtime.ids import is_ours, new_run_id, new_thread_id, new_tool_call_id
 
 SAMPLES = 256
 

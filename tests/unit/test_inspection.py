@@ -9,16 +9,16 @@ from typing import Any
 
 import pytest
 
-from bf_plugin import events
 from bf_plugin.errors import RequestError
-from bf_plugin.inspection import Inspection
+from bf_plugin.gateway import events
 from bf_plugin.items import text_message
 from bf_plugin.journal import Journal, RunRecord, open_journal
 from bf_plugin.journal.records import Sealed
 from bf_plugin.testing import records
 from bf_plugin.testing.records import a_run
+from bf_plugin.usecases.inspect import Inspection
+from bf_plugin.usecases.waiters import Waiters
 from bf_plugin.values import Usage
-from bf_plugin.waiters import Waiters
 
 KEY = "q1a9Wd2LJ0V0Sg4Vw0P8xJc0v5m7B8n9K1Zb3Xc4Y5U="
 

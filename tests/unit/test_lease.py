@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from bf_plugin.context import PluginContext
 from bf_plugin.errors import ContextError
 from bf_plugin.journal import open_journal
-from bf_plugin.lease import Lease, lend
-from bf_plugin.loop import LoopThread
+from bf_plugin.plugins.context import PluginContext
+from bf_plugin.plugins.lease import Lease, lend
+from bf_plugin.runtime.loop import LoopThread
 
 KEY = "q1a9Wd2LJ0V0Sg4Vw0P8xJc0v5m7B8n9K1Zb3Xc4Y5U="
 

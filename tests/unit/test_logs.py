@@ -9,7 +9,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bf_plugin.logs import GONE, JsonFormatter, RunLogger, TextFormatter, configure, get_logger, redact, request_id
+from bf_plugin.runtime.logs import (
+    GONE,
+    JsonFormatter,
+    RunLogger,
+    TextFormatter,
+    configure,
+    get_logger,
+    redact,
+    request_id,
+)
 
 THREAD_ID = "thread_gyaH0MFPwS7vohFlyusrNX0uFMxu"
 TOOL_CALL_ID = "tool_-0qXYCwKKubDe7cDkJLdNLgSR4Mk"

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from bf_plugin.loop import LoopThread
+from bf_plugin.runtime.loop import LoopThread
 
 HAS_UVLOOP = importlib.util.find_spec("uvloop") is not None
 KINDS = ["asyncio", pytest.param("uvloop", marks=pytest.mark.skipif(not HAS_UVLOOP, reason="uvloop is not installed"))]
@@ -70,7 +70,7 @@ def test_a_broken_uvloop_is_left_out(
 
     assert kind_of(loop) == "asyncio"
     (record,) = caplog.records
-    assert (record.levelname, record.name) == ("WARNING", "bf_plugin.loop")
+    assert (record.levelname, record.name) == ("WARNING", "bf_plugin.runtime.loop")
     assert f"uvloop cannot be used, asyncio's loop is: {reason}" in record.getMessage()
     loop.close()
 
@@ -168,7 +168,7 @@ def test_an_interrupt_does_not_prevent_the_end(loop: LoopThread, monkeypatch: py
 
 FORK = """
 import asyncio, os, socket, sys, warnings
-from bf_plugin.loop import LoopThread
+from bf_plugin.runtime.loop import LoopThread
 
 warnings.simplefilter("ignore")  # that threads and forks do not go together is what this is about
 if sys.argv[1] == "asyncio":

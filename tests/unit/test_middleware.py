@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from bf_plugin import middleware
 from bf_plugin.errors import ConfigurationError, JournalError
-from bf_plugin.host import INNER
-from bf_plugin.middleware import Application, mount
-from bf_plugin.paths import AFTER, PREFIX, TOOL_RESPONSE
+from bf_plugin.gateway.host import INNER
+from bf_plugin.runtime.paths import AFTER, PREFIX, TOOL_RESPONSE
 from bf_plugin.settings import Settings
+from bf_plugin.web import mount as middleware
+from bf_plugin.web.mount import Application, mount
 
 Environ = dict[str, Any]
 
@@ -92,7 +92,7 @@ def service(monkeypatch: pytest.MonkeyPatch) -> type[Service]:
     gate = threading.Event()
     gate.set()
     fresh = type("Fresh", (Service,), {"failures": [], "made": [], "gate": gate})
-    monkeypatch.setattr("bf_plugin.service.Service", fresh)
+    monkeypatch.setattr("bf_plugin.web.assembly.Service", fresh)
     return fresh
 
 

@@ -16,7 +16,7 @@ from bf_plugin.engines.openai.reader import Reader
 from bf_plugin.engines.openai.reply import Reply
 from bf_plugin.engines.openai.stream import ResponseStream
 from bf_plugin.engines.port import Event, StepDone, Text
-from bf_plugin.http.connection import HttpConnection
+from bf_plugin.runtime.connections.connection import HttpConnection
 
 WORDS = ["Grüße", " 😀", "\u2028", ' "quoted"\n', "\\", "end"]
 

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
+from bf_plugin.bodies import parse_start
 from bf_plugin.errors import NAMES, RequestError
-from bf_plugin.openapi import document
-from bf_plugin.requests import parse_start
+from bf_plugin.web.openapi import document
 
 DOCUMENT = document()
 

@@ -12,19 +12,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bf_plugin import events, hookimpl, in_thread
-from bf_plugin.composer import Composer
-from bf_plugin.cursors import cursor_of
-from bf_plugin.delivery import Delivery, DeliveryFailed
+from bf_plugin import hookimpl, in_thread
 from bf_plugin.errors import DeliveryRefused, DeliveryRetry, Fenced, PluginError, StopRun
-from bf_plugin.hookcalls import HookCalls
-from bf_plugin.hookguards import new_manager, register
+from bf_plugin.gateway import events
+from bf_plugin.gateway.messengers.port import Destination
 from bf_plugin.journal.records import Decided, Decision, Sealed
-from bf_plugin.messengers.port import Destination
-from bf_plugin.outbox import Outbox
-from bf_plugin.pace import Pace
+from bf_plugin.plugins.calls import HookCalls
+from bf_plugin.plugins.guards import new_manager, register
+from bf_plugin.run.composer import Composer
+from bf_plugin.run.cursors import cursor_of
+from bf_plugin.run.delivery import Delivery, DeliveryFailed
+from bf_plugin.run.outbox import Outbox
+from bf_plugin.run.pace import Pace
+from bf_plugin.runtime.workers import Workers
 from bf_plugin.testing import new_run
-from bf_plugin.threads import Workers
 from bf_plugin.values import Delta, Usage
 
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bf_plugin.pace import BEAT, LIMIT, Pace
+from bf_plugin.run.pace import BEAT, LIMIT, Pace
 from loops import LOOPS, NewLoop
 
 

@@ -21,8 +21,8 @@ from bf_plugin.errors import ContextError
 from bf_plugin.journal import Journal, open_journal
 from bf_plugin.journal.tables import plugin_values
 from bf_plugin.journal.vault import Unreadable
-from bf_plugin.lease import JournalStore, Lease
-from bf_plugin.loop import LoopThread
+from bf_plugin.plugins.lease import JournalStore, Lease
+from bf_plugin.runtime.loop import LoopThread
 from bf_plugin.testing.store import MemoryStore
 
 KEY = "q1a9Wd2LJ0V0Sg4Vw0P8xJc0v5m7B8n9K1Zb3Xc4Y5U="

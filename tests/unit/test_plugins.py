@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 
-from bf_plugin.context import PluginContext
-from bf_plugin.defaults import NAMES
 from bf_plugin.errors import ConfigurationError
-from bf_plugin.hookspecs import hookimpl
-from bf_plugin.plugins import PluginReport, Plugins, load_plugins
-from bf_plugin.tools import Toolbox
+from bf_plugin.plugins.context import PluginContext
+from bf_plugin.plugins.defaults import NAMES
+from bf_plugin.plugins.hookspecs import hookimpl
+from bf_plugin.plugins.loading import PluginReport, Plugins, load_plugins
+from bf_plugin.plugins.toolbox import Toolbox
 from bf_plugin.values import Run, RunDraft
 
 Install = Callable[..., None]
@@ -26,7 +26,7 @@ INSTALLED = {entry.name for entry in importlib.metadata.entry_points(group="bf_p
 """What this environment has: with tox, all the distributions in hooks/."""
 
 GOOD = """
-    from bf_plugin.hookspecs import hookimpl
+    from bf_plugin.plugins.hookspecs import hookimpl
 
     @hookimpl
     def on_end(run, outcome):
@@ -177,7 +177,7 @@ def test_order_of_registration(install: Install) -> None:
 def test_factories_get_their_section(install: Install) -> None:
     """A class or a function is called with a context that holds the plugin's settings, which it cannot change."""
     source = """
-        from bf_plugin.hookspecs import hookimpl
+        from bf_plugin.plugins.hookspecs import hookimpl
 
         class Plugin:
             def __init__(self, context):
@@ -287,7 +287,7 @@ def test_a_distribution_replaces_the_built_in_engine(install: Install, monkeypat
     """The report says that the built-in one is not used, and by which it is replaced."""
     install("bf_plugin", ENGINE, engine="openai = other:Engine")
     install("other", ENGINE, engine="openai = other:Engine")
-    monkeypatch.setattr("bf_plugin.entrypoints._our_version", lambda: None)
+    monkeypatch.setattr("bf_plugin.runtime.entrypoints._our_version", lambda: None)
     plugins = load_plugins()
     openai = [report for report in plugins.reports if (report.kind, report.name) == ("engine", "openai")]
     assert [(report.distribution, report.status, report.problem) for report in openai] == [
@@ -377,7 +377,7 @@ def test_what_hangs_in_its_closing_is_left_behind(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The others are closed meanwhile, and the log names it."""
-    monkeypatch.setattr("bf_plugin.plugins._CLOSE_PATIENCE", 0.05)
+    monkeypatch.setattr("bf_plugin.plugins.loading._CLOSE_PATIENCE", 0.05)
     said: list[str] = []
     asyncio.run(load_plugins([Closing("hangs", said), Closing("other", said)]).aclose())
     assert sorted(said) == ["hangs aclose", "other aclose"]

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from bf_plugin.apps import App
+from bf_plugin.bodies import StartRequest, check_operator_resources, merge_assistant, parse_start
 from bf_plugin.errors import RequestError
-from bf_plugin.requests import StartRequest, check_operator_resources, merge_assistant, parse_start
+from bf_plugin.gateway.apps import App
 from bf_plugin.settings import AssistantSettings
 
 UI_TOOL = {"type": "function", "name": "ui_show"}

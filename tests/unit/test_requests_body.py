@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bf_plugin.bodies import parse_json
+from bf_plugin.bodies.body import MAX_DEPTH
 from bf_plugin.errors import RequestError
-from bf_plugin.requests import parse_json
-from bf_plugin.requests.body import MAX_DEPTH
 
 
 def problem(body: bytes) -> str:

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from bf_plugin.bodies import StartRequest, parse_start
 from bf_plugin.errors import RequestError
-from bf_plugin.requests import StartRequest, parse_start
 
 
 def parse(*messages: Any, **payload: Any) -> StartRequest:

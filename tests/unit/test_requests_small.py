@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bf_plugin.bodies import StopRequest, parse_json, parse_stop, parse_tool_answer
 from bf_plugin.errors import RequestError
-from bf_plugin.requests import StopRequest, parse_json, parse_stop, parse_tool_answer
 
 
 def test_stop() -> None:

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bf_plugin.bodies import StartRequest, parse_start, valid_action_name
 from bf_plugin.errors import RequestError
-from bf_plugin.requests import StartRequest, parse_start, valid_action_name
 
 PAYLOAD = {"stream": True, "model": "m", "messages": [{"role": "user", "content": "Hi"}]}
 BODY = {"apiKey": "BFAPI_1", "channels": ["c"], "actionName": "handle", "payload": PAYLOAD}

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from bf_plugin.bodies import parse_start, parse_tools
 from bf_plugin.errors import RequestError
-from bf_plugin.requests import parse_start, parse_tools
 
 WEATHER = {"type": "object", "properties": {"location": {"type": "string"}}, "required": ["location"]}
 EMPTY = {"type": "object", "properties": {}}

@@ -11,14 +11,14 @@ from typing import Any
 
 import pytest
 
-from bf_plugin.ids import new_thread_id
 from bf_plugin.items import text_message
 from bf_plugin.journal import Cut, Journal, RunRecord, open_journal
 from bf_plugin.journal.keys import KEY_LIFE, Claim
 from bf_plugin.journal.purge import MESSAGES_A_BATCH
 from bf_plugin.journal.records import Sealed
-from bf_plugin.retention import INTERVAL, Retention
+from bf_plugin.runtime.ids import new_thread_id
 from bf_plugin.testing.records import a_run, seal
+from bf_plugin.usecases.retain import INTERVAL, Retention
 from bf_plugin.values import Usage
 
 KEY = "q1a9Wd2LJ0V0Sg4Vw0P8xJc0v5m7B8n9K1Zb3Xc4Y5U="

@@ -15,15 +15,15 @@ import pytest
 from cryptography.fernet import Fernet
 from pydantic import SecretStr
 
-from bf_plugin import service
-from bf_plugin.context import PluginContext
 from bf_plugin.errors import ConfigurationError, ContextError
-from bf_plugin.hookspecs import hookimpl
-from bf_plugin.plugins import load_plugins
-from bf_plugin.service import Service
+from bf_plugin.plugins.context import PluginContext
+from bf_plugin.plugins.hookspecs import hookimpl
+from bf_plugin.plugins.loading import load_plugins
 from bf_plugin.settings import Settings
 from bf_plugin.testing import new_draft
 from bf_plugin.values import Run, RunDraft
+from bf_plugin.web import assembly as service
+from bf_plugin.web.assembly import Service
 
 
 def host(environ: dict[str, Any], start_response: Any) -> list[bytes]:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bf_plugin.threads import Workers, done_within
+from bf_plugin.runtime.workers import Workers, done_within
 
 PATIENCE = 10
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bf_plugin.errors import RequestError
-from bf_plugin.tickets import Result, Ticket
+from bf_plugin.run.ticket import Result, Ticket
 from bf_plugin.values import Usage
 
 RESULT = Result(status="completed", finish_reason="stop", usage=Usage(), content=[])

@@ -11,15 +11,15 @@ from typing import Any
 import pytest
 
 from bf_plugin import StopRun, hookimpl
-from bf_plugin.hookcalls import HookCalls
-from bf_plugin.hookguards import new_manager, register
 from bf_plugin.items import FunctionCall, FunctionTool
 from bf_plugin.journal.steps import CallRecord
+from bf_plugin.plugins.calls import HookCalls
+from bf_plugin.plugins.guards import new_manager, register
+from bf_plugin.run.toolcalls import ToolCalls, cut_output, parse_arguments
+from bf_plugin.runtime.workers import Workers
 from bf_plugin.settings import Settings
 from bf_plugin.testing import new_run
 from bf_plugin.testing.engine import call
-from bf_plugin.threads import Workers
-from bf_plugin.toolcalls import ToolCalls, cut_output, parse_arguments
 from bf_plugin.values import ToolCall
 
 

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, Field
 
 from bf_plugin import testing
+from bf_plugin.plugins.toolanswers import NotJSON, answer_text
+from bf_plugin.plugins.toolbox import Toolbox
+from bf_plugin.plugins.toolschema import read_docstring
 from bf_plugin.testing import new_run
-from bf_plugin.toolanswers import NotJSON, answer_text
-from bf_plugin.tools import Toolbox
-from bf_plugin.toolschema import read_docstring
 from bf_plugin.values import Run, RunDraft, ToolCall, ToolOptions, ToolResult
 
 

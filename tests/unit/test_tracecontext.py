@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from bf_plugin.tracecontext import trace_context, trace_headers
+from bf_plugin.runtime.tracecontext import trace_context, trace_headers
 
 IDS = "0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331"
 PARENT = f"00-{IDS}-01"

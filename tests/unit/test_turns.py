@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bf_plugin.turns import Turns
+from bf_plugin.runtime.turns import Turns
 
 
 def test_nothing_to_take() -> None:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bf_plugin.uitools import InvalidArguments, is_ui, ui_action, validate_ui_arguments
+from bf_plugin.bodies.uitools import InvalidArguments, is_ui, ui_action, validate_ui_arguments
 
 POINT = {"type": "object", "properties": {"x": {"type": "number"}, "y": {"type": "number"}}, "required": ["x"]}
 

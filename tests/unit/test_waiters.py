@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bf_plugin.waiters import Waiters
+from bf_plugin.usecases.waiters import Waiters
 
 
 def test_places_are_counted_and_given_back() -> None:

@@ -15,8 +15,8 @@ from bf_plugin.engines.openai.decode import loads
 from bf_plugin.engines.openai.problems import Problem, problem_of
 from bf_plugin.engines.openai.reply import Reply
 from bf_plugin.engines.port import Access
-from bf_plugin.logs import get_logger
-from bf_plugin.tracecontext import trace_headers
+from bf_plugin.runtime.logs import get_logger
+from bf_plugin.runtime.tracecontext import trace_headers
 
 if TYPE_CHECKING:
     from openai import AsyncAPIResponse

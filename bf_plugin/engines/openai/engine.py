@@ -19,7 +19,7 @@ from bf_plugin.engines.openai.stream import ResponseStream
 from bf_plugin.engines.openai.transcript import Transcript
 from bf_plugin.engines.openai.turns import NoConversationsError, Turn
 from bf_plugin.engines.port import Access, Cursor, Handle, State, StepRequest
-from bf_plugin.logs import get_logger
+from bf_plugin.runtime.logs import get_logger
 from bf_plugin.values import Usage
 
 _log = get_logger(__name__)

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from bf_plugin.engines.openai.api import Api
 from bf_plugin.engines.openai.problems import Problem
 from bf_plugin.engines.port import Handle
-from bf_plugin.logs import get_logger
+from bf_plugin.runtime.logs import get_logger
 
 _log = get_logger(__name__)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from bf_plugin.http.connection import HttpConnection
+from bf_plugin.runtime.connections.connection import HttpConnection
 
 _LAST_BYTES = 0.2
 """Seconds for the end of a body whose last event has come: read, it leaves a connection the next step can use."""

@@ -14,7 +14,7 @@ from bf_plugin.engines.openai.reader import Reader
 from bf_plugin.engines.openai.reply import Reply
 from bf_plugin.engines.openai.transcript import lost
 from bf_plugin.engines.port import Event, Take
-from bf_plugin.logs import get_logger
+from bf_plugin.runtime.logs import get_logger
 
 _log = get_logger(__name__)
 

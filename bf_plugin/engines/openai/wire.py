@@ -20,10 +20,10 @@ import msgspec
 from bf_plugin.engines.openai.decode import loads
 from bf_plugin.engines.openai.problems import Problem, refusal_of
 from bf_plugin.engines.openai.reply import Reply
-from bf_plugin.events import well_formed_tree
-from bf_plugin.http.endpoint import endpoint_of, header_lines
-from bf_plugin.http.pool import Connect, Pool, direct
-from bf_plugin.http.proxy import forwarded, tunnel
+from bf_plugin.gateway.events import well_formed_tree
+from bf_plugin.runtime.connections.endpoint import endpoint_of, header_lines
+from bf_plugin.runtime.connections.pool import Connect, Pool, direct
+from bf_plugin.runtime.connections.proxy import forwarded, tunnel
 
 _CONNECT_TIMEOUT = 30.0
 _CONNECTIONS = 10_000

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from bf_plugin.runtime.workers import Workers
 from bf_plugin.settings import Settings
 from bf_plugin.testing.contexts import Contexts
-from bf_plugin.threads import Workers
 
 
 class Bench:

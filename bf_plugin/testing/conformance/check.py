@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import Any
 
-from bf_plugin.context import PluginContext
 from bf_plugin.engines.port import Engine
-from bf_plugin.entrypoints import Candidate
 from bf_plugin.errors import ContextError, PluginError
-from bf_plugin.messengers.port import Messenger
-from bf_plugin.plugins import is_factory
+from bf_plugin.gateway.messengers.port import Messenger
+from bf_plugin.plugins.context import PluginContext
+from bf_plugin.plugins.loading import is_factory
+from bf_plugin.runtime.entrypoints import Candidate
 from bf_plugin.testing.conformance.bench import Bench
 from bf_plugin.testing.conformance.conduct import check_conduct, check_contained, check_signals
 from bf_plugin.testing.conformance.deltas import check_loop, check_splitting, cost_of_delta

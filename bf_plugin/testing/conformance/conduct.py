@@ -8,9 +8,9 @@ import types
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from bf_plugin import hookguards
 from bf_plugin.errors import PluginError, RunRejected, StopRun
-from bf_plugin.hookspecs import hookimpl
+from bf_plugin.plugins import guards as hookguards
+from bf_plugin.plugins.hookspecs import hookimpl
 from bf_plugin.testing.conformance.report import Problem
 from bf_plugin.testing.conformance.subject import Subject, failures, reason
 from bf_plugin.testing.values import new_call, new_outcome, new_run

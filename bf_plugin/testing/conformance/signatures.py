@@ -7,8 +7,8 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any, get_type_hints
 
-from bf_plugin import hookspecs
-from bf_plugin.hookguards import HOOKS
+from bf_plugin.plugins import hookspecs
+from bf_plugin.plugins.guards import HOOKS
 from bf_plugin.testing.conformance.report import Problem
 from bf_plugin.testing.conformance.subject import Subject
 

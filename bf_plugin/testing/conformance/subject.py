@@ -10,11 +10,12 @@ from typing import Any, TypeVar
 
 from packaging.requirements import Requirement
 
-from bf_plugin import entrypoints, hookguards
-from bf_plugin.entrypoints import GROUPS, Candidate, Kind
 from bf_plugin.errors import PluginError
-from bf_plugin.hookcalls import HookCalls
-from bf_plugin.plugins import candidate_of
+from bf_plugin.plugins import guards as hookguards
+from bf_plugin.plugins.calls import HookCalls
+from bf_plugin.plugins.loading import candidate_of
+from bf_plugin.runtime import entrypoints
+from bf_plugin.runtime.entrypoints import GROUPS, Candidate, Kind
 from bf_plugin.testing.conformance.bench import Bench
 from bf_plugin.testing.values import new_draft, new_run
 from bf_plugin.values import Run, RunDraft

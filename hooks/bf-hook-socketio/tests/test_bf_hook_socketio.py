@@ -19,9 +19,9 @@ from click.testing import CliRunner
 
 from bf_plugin import PluginContext
 from bf_plugin.cli import main
-from bf_plugin.delivery import Delivery, DeliveryFailed
 from bf_plugin.errors import ConfigurationError, DeliveryError, DeliveryRefused, DeliveryRetry
 from bf_plugin.messengers.port import Destination
+from bf_plugin.run.delivery import Delivery, DeliveryFailed
 from bf_plugin.settings import AppSettings, Settings
 from bf_plugin.testing import check_plugin
 

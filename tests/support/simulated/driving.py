@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextvars import ContextVar
 from typing import NamedTuple
 
-from bf_plugin.driver import Drive
+from bf_plugin.run.driver import Drive
 
 
 class Driver(NamedTuple):

@@ -11,12 +11,12 @@ from typing import Any
 
 from sqlalchemy import Connection, select
 
-from bf_plugin import events
+from bf_plugin.gateway import events
 from bf_plugin.items import Item
 from bf_plugin.journal import Journal
 from bf_plugin.journal.tables import calls, items, messages, runs, steps
-from bf_plugin.tickets import Ticket
-from bf_plugin.toolcalls import UNKNOWN_OUTCOME
+from bf_plugin.run.ticket import Ticket
+from bf_plugin.run.toolcalls import UNKNOWN_OUTCOME
 from bf_plugin.values import Outcome
 from simulated.driving import Driver
 from simulated.gateway import Gateway, Sending

@@ -12,21 +12,21 @@ from typing import Any, Literal, TypeVar, cast, get_args
 from bf_plugin import hookimpl
 from bf_plugin.dispatch.local import LocalDispatcher
 from bf_plugin.dispatch.owner import Owner
-from bf_plugin.driver import Parts
 from bf_plugin.errors import JournalError
-from bf_plugin.hookcalls import HookCalls
-from bf_plugin.hookguards import new_manager, register
 from bf_plugin.journal import Journal, RunRecord
 from bf_plugin.journal.groups import Groups
 from bf_plugin.journal.sqlite import SqliteFile
 from bf_plugin.journal.writer import Writer
-from bf_plugin.pace import Pace
-from bf_plugin.runs import Runs
+from bf_plugin.plugins.calls import HookCalls
+from bf_plugin.plugins.guards import new_manager, register
+from bf_plugin.run.driver import Parts
+from bf_plugin.run.pace import Pace
+from bf_plugin.run.ticket import Result, Ticket
+from bf_plugin.runtime.workers import Workers
 from bf_plugin.settings import Settings
-from bf_plugin.threads import Workers
-from bf_plugin.tickets import Result, Ticket
+from bf_plugin.usecases.runs import Runs
+from bf_plugin.usecases.waiters import Waiters
 from bf_plugin.values import Delta, Outcome, Run
-from bf_plugin.waiters import Waiters
 from simulated.clock import Clock, SteppedLoop, SteppedLoopThread
 from simulated.gateway import Wire
 from simulated.ledger import Ledger

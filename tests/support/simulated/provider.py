@@ -9,7 +9,7 @@ from typing import Literal
 
 from bf_plugin.engines.port import Access, Cursor, Event, Handle, State, StepDone, StepRequest, Take, Text
 from bf_plugin.errors import ProviderError
-from bf_plugin.events import well_formed
+from bf_plugin.gateway.events import well_formed
 from bf_plugin.items import FunctionCall, Item, text_message
 from bf_plugin.values import Usage
 from simulated.clock import live

@@ -12,15 +12,15 @@ from typing import Any, Literal
 
 import pytest
 
-from bf_plugin import ids
-from bf_plugin.apps import App
+from bf_plugin.bodies import StopRequest, ToolAnswer, parse_start
+from bf_plugin.bodies.uitools import is_ui
 from bf_plugin.dispatch import drives
 from bf_plugin.errors import ProviderError, RequestError
+from bf_plugin.gateway.apps import App
 from bf_plugin.journal import Journal
-from bf_plugin.requests import StopRequest, ToolAnswer, parse_start
-from bf_plugin.runs import Origin
+from bf_plugin.runtime import ids
 from bf_plugin.settings import Settings
-from bf_plugin.uitools import is_ui
+from bf_plugin.usecases.runs import Origin
 from simulated.clock import Clock
 from simulated.driving import NamedDrive
 from simulated.gateway import Gateway, Wire

@@ -1,0 +1,107 @@
+"""A start and its app: the operator's assistants and defaults, and what the operator's provider key may be used for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from bf_plugin.bodies.start import StartRequest, ui_tool
+from bf_plugin.bodies.tools import parse_tools
+from bf_plugin.errors import ConfigurationError, RequestError, invalid
+from bf_plugin.gateway.apps import App
+from bf_plugin.items import CodeInterpreterTool, FileSearchTool, Tool
+from bf_plugin.settings import AssistantSettings, Settings
+
+_NO_ASSISTANT = AssistantSettings()
+
+
+def merge_assistant(request: StartRequest, app: App) -> StartRequest:
+    """Return the request with model, instructions and tools settled: the caller's, the assistant's or the app's.
+
+    `tools` is never None afterwards and holds the resources the caller gave for them. Raises RequestError: 404 for an
+    unknown assistant, 400 when the assistant needs a page and the caller polls. Without any `model` it stays None: a
+    `before_run` hook may still choose one.
+    """
+    assistant = _assistant(request, app)
+    tools = request.tools
+    if tools is None:
+        tools = parse_tools(assistant.tools)
+        if not request.stream and ui_tool(tools) is not None:
+            raise invalid("payload.assistant_id", "has ui_ tools, which need a page: payload.stream must be true")
+    tools, warnings = _with_resources(request, tools)
+    return replace(
+        request,
+        model=request.model or assistant.model or app.model,
+        instructions=_instructions(request, assistant, app),
+        tools=tools,
+        warnings=(*request.warnings, *warnings),
+    )
+
+
+def check_operator_resources(request: StartRequest, app: App) -> None:
+    """Refuse what the app may not use with the operator's provider key; a caller's own key reaches its own things only.
+
+    Raises RequestError 403 that names the field.
+    """
+    if request.provider_key is not None:
+        return
+    for named, allowed in (
+        (request.file_ids, app.allowed_files),
+        (request.vector_store_ids, app.allowed_vector_stores),
+        (request.container_ids, app.allowed_containers),
+    ):
+        for identifier, field in named.items():
+            if identifier not in allowed:
+                raise invalid(field, "is not allowed for this app", 403)
+
+
+def check_assistants(settings: Settings) -> None:
+    """Raise ConfigurationError that names an assistant whose tools no start could use."""
+    for name, app in settings.apps.items():
+        for assistant_id, assistant in app.assistants.items():
+            try:
+                parse_tools(assistant.tools)
+            except RequestError as error:
+                raise ConfigurationError(f"apps.{name}.assistants.{assistant_id}: {error}") from None
+
+
+def _assistant(request: StartRequest, app: App) -> AssistantSettings:
+    if request.assistant_id is None:
+        return _NO_ASSISTANT
+    if request.assistant_id not in app.assistants:
+        raise invalid("payload.assistant_id", "is not known", 404)
+    return app.assistants[request.assistant_id]
+
+
+def _instructions(request: StartRequest, assistant: AssistantSettings, app: App) -> str | None:
+    chosen = (request.instructions, assistant.instructions, app.instructions)
+    base = next((text for text in chosen if text is not None), None)
+    return "\n\n".join(text for text in (base, request.additional_instructions) if text) or None
+
+
+def _with_resources(request: StartRequest, tools: Iterable[Tool]) -> tuple[tuple[Tool, ...], list[str]]:
+    """Give stores and files to the tools they are for; a search without a store is left out, as providers refuse it."""
+    complete: list[Tool] = []
+    warnings = []
+    for tool in tools:
+        if tool["type"] == "file_search":
+            tool = _search(tool, request.search_stores)
+            if not tool["vector_store_ids"]:
+                warnings.append("the tool file_search is ignored: it has no vector_store_ids")
+                continue
+        elif tool["type"] == "code_interpreter":
+            tool = _code(tool, request.code_files)
+        complete.append(tool)
+    kinds = {tool["type"] for tool in complete}
+    for kind, given in (("file_search", request.search_stores), ("code_interpreter", request.code_files)):
+        if given and kind not in kinds:
+            warnings.append(f"the resources for {kind} are ignored: the run has no such tool")
+    return tuple(complete), warnings
+
+
+def _search(tool: FileSearchTool, stores: Iterable[str]) -> FileSearchTool:
+    return {**tool, "vector_store_ids": list(dict.fromkeys((*tool["vector_store_ids"], *stores)))}
+
+
+def _code(tool: CodeInterpreterTool, files: Iterable[str]) -> CodeInterpreterTool:
+    return {**tool, "file_ids": list(dict.fromkeys((*tool["file_ids"], *files)))}

@@ -1,0 +1,305 @@
+"""One run, from its first step to `end`: steps, tools, one outcome, and a thread that works afterwards."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from bf_plugin.engines.port import Engine
+from bf_plugin.errors import Fenced, JournalError
+from bf_plugin.gateway import events
+from bf_plugin.gateway.messengers.port import Messenger
+from bf_plugin.items import Item
+from bf_plugin.journal import Decided, Journal, RunRecord
+from bf_plugin.journal.records import Decision, Sealed
+from bf_plugin.journal.steps import CallRecord
+from bf_plugin.plugins.calls import HookCalls
+from bf_plugin.run.closing import Closing
+from bf_plugin.run.composer import Composer
+from bf_plugin.run.delivery import Delivery
+from bf_plugin.run.endings import Ending, RunFailed, ending_of, refusal
+from bf_plugin.run.outbox import Outbox
+from bf_plugin.run.pace import Pace
+from bf_plugin.run.steps import StepRunner
+from bf_plugin.run.ticket import Ticket
+from bf_plugin.run.toolcalls import ToolCalls
+from bf_plugin.runtime.logs import get_logger
+from bf_plugin.settings import Settings
+from bf_plugin.values import Run, StopReason
+
+ATTEMPTS = 3
+"""Takeovers in a row, without a newly committed message or step between them, after which a run is given up."""
+
+_POLLED_INTERVAL = 0.5
+"""Seconds over which text is joined when nobody receives messages: they are only the event log then."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What all drivers of a process share. `engine` and `messenger` return None for one that is not installed."""
+
+    journal: Journal
+    hooks: HookCalls
+    settings: Settings
+    pace: Pace
+    engine: Callable[[str], Engine | None]
+    messenger: Callable[[RunRecord], Messenger | None]
+
+
+class Drive:
+    """Drives one run. `run` is its task; `stop`, `answered` and `release` are its signals, called on the loop.
+
+    `promoted` is told which queued run starts when this one has ended. A run in a later epoch than its first may have
+    been driven by another process before: this one goes on where that was.
+    """
+
+    def __init__(
+        self,
+        record: RunRecord,
+        parts: Parts,
+        *,
+        ticket: Ticket,
+        promoted: Callable[[RunRecord], None],
+    ) -> None:
+        self._record = record
+        self._parts = parts
+        self._ticket = ticket
+        self._run = run_of(record)
+        secrets = (record.secrets.app_key, record.secrets.provider_key) if record.secrets else ()
+        self._log = get_logger(__name__, secrets=secrets).bind(run_id=record.id, request_id=record.spec.request_id)
+        self._work: asyncio.Future[Ending] | None = None
+        self._interruption: Exception | None = None
+        self._stop_reason: StopReason | None = None
+        self._expiring: asyncio.Future[None] | None = None
+        self._content: Sequence[Mapping[str, Any]] = ()
+        self._composer = Composer(
+            run=self._run,
+            hooks=parts.hooks,
+            action_name=record.spec.action_name,
+            style=parts.settings.event_style,
+        )
+        self._outbox = self._new_outbox()
+        self._tools = ToolCalls(
+            run=self._run,
+            epoch=record.epoch,
+            steps=parts.journal.steps,
+            hooks=parts.hooks,
+            outbox=self._outbox,
+            settings=parts.settings,
+        )
+        self._steps = StepRunner(
+            record=record,
+            run=self._run,
+            engine=parts.engine(record.spec.provider),
+            journal=parts.journal,
+            outbox=self._outbox,
+        )
+        self._closing = Closing(
+            record=record,
+            run=self._run,
+            journal=parts.journal,
+            hooks=parts.hooks,
+            outbox=self._outbox,
+            steps=self._steps,
+            ticket=ticket,
+            promoted=promoted,
+            timeout=parts.settings.run_timeout,
+            log=self._log,
+        )
+
+    @property
+    def epoch(self) -> int:
+        """Which of the run's drivers this is."""
+        return self._record.epoch
+
+    def stop(self, decision: Decision, reason: StopReason) -> None:
+        """End the run as somebody else decided."""
+        self._stop_reason = reason
+        self._interrupt(Decided(decision))
+
+    def answered(self, tool_call_id: str) -> None:
+        """Look at the journal: a page answered a tool call."""
+        self._tools.answered(tool_call_id)
+
+    def release(self) -> None:
+        """Send events from now on: the start has been answered."""
+        self._outbox.release()
+
+    async def run(self) -> None:
+        """Drive the run to its end, or until another driver has it, or this process hands it over (cancellation)."""
+        lane: asyncio.Future[None] | None = None
+        deadline = self._watch_deadline()
+        try:
+            rows = await self._restore() if self._record.epoch > 1 else ()
+            if self._record.state == "ended":
+                return await self._closing.tell(self._on_record(), self._record.usage)
+            lane = asyncio.ensure_future(self._outbox.run())
+            await self._drive(rows)
+        except Fenced:
+            self._log.info("another process took the run over")
+            self._ticket.fail(refusal(JournalError("another process took the run over"), operator_key=False))
+        except Exception as error:
+            self._log.error("the run is left to the next start of a process: %s", error, error=error)
+            self._ticket.fail(refusal(error, operator_key=False))
+        finally:
+            deadline.cancel()
+            if lane is not None:
+                lane.cancel()
+            await self._steps.let_go()
+
+    async def _drive(self, rows: Sequence[Sealed]) -> None:
+        ending, cause = await self._converse_or_fail(rows)
+        if isinstance(cause, Decided):
+            self._ticket.accept()
+        elif cause is not None and self._ticket.claim():
+            return await self._closing.refuse(cause)
+        if ending.error is not None and not ending.decided:
+            self._log.warning("the run fails: %s", cause, error=None if ending.expected else cause)
+        if not ending.decided:
+            await self._outbox.flush()  # what came before a failure is the page's
+        if not ending.decided or ending.lacks_error:
+            ending = await self._closing.decide(ending)
+        await self._closing.close(ending, self._stop_reason, self._content)
+        return None
+
+    async def _restore(self) -> Sequence[Sealed]:
+        """Find out where an earlier driver was; return the messages it sealed."""
+        rows = await asyncio.to_thread(self._parts.journal.log.all, self._record.id)
+        self._outbox.restore(rows)
+        await self._steps.restore()
+        if self._record.outcome is not None:
+            self._interruption = self._interruption or Decided(self._on_record().as_decision())
+        elif (attempts := self._record.attempts) > ATTEMPTS:
+            text = f"{attempts} processes in a row ended while they drove this run; its text is kept"
+            self._interruption = RunFailed("too_many_takeovers", text)
+        return rows
+
+    def _on_record(self) -> Ending:
+        """Return the ending of a run that had one when it was taken over."""
+        record = self._record
+        outcome, reason = record.outcome or "failed", record.finish_reason or "error"
+        return Ending.of(Decision(won=False, outcome=outcome, finish_reason=reason, error=record.error))
+
+    async def _converse_or_fail(self, rows: Sequence[Sealed]) -> tuple[Ending, Exception | None]:
+        """Return how the conversation ended, and what ended it if that was not the model."""
+        if self._interruption is None:
+            self._work = asyncio.ensure_future(self._converse(rows))
+            try:
+                await asyncio.wait({self._work})
+            finally:
+                self._work.cancel()  # for when this task is cancelled; it goes on while its work is only broken off
+            error = asyncio.CancelledError() if self._work.cancelled() else self._work.exception()
+            if error is None:
+                return self._work.result(), None
+            self._interruption = self._interruption or _as_exception(error)
+        if isinstance(self._interruption, Fenced):
+            raise self._interruption
+        return ending_of(self._interruption), self._interruption
+
+    async def _converse(self, rows: Sequence[Sealed]) -> Ending:
+        if not self._composer.begun:
+            self._outbox.event(events.thread_info(self._record.thread_id, self._record.id))
+        await self._composer.replay(rows)
+        resume = self._steps.resume(rows, self._budget(), self._ticket.accept, self._tools.announce)
+        done = await resume
+        before: Sequence[CallRecord] = await self._steps.calls() if done else ()
+        fresh: Sequence[Item] = self._record.spec.messages
+        limit = self._parts.settings.step_limit
+        while True:
+            if done is not None:
+                self._content = done.content
+                if not done.calls:
+                    return await self._complete(done.finish_reason)
+                fresh = await self._tools.run_all(self._steps.number, done.calls, before)
+            budget = self._budget()
+            if budget is not None and budget <= 0:
+                return await self._complete("length")
+            if self._steps.number == limit:
+                raise RunFailed("step_limit", f"the model took {limit} steps and still asks for tools")
+            done, before = await self._steps.take(fresh, budget, self._ticket.accept), ()
+
+    def _budget(self) -> int | None:
+        limit = self._run.options.get("max_completion_tokens")
+        return None if limit is None else limit - self._steps.usage.completion_tokens
+
+    async def _complete(self, finish_reason: Any) -> Ending:
+        await self._outbox.finish()
+        return Ending(status="completed", finish_reason=finish_reason)
+
+    def _interrupt(self, cause: Exception) -> None:
+        """Break off the conversation because of `cause`, once."""
+        if self._work is not None and self._work.done():
+            if isinstance(cause, JournalError) and not isinstance(cause, (Decided, Fenced)):
+                self._closing.trouble(cause)
+            elif not isinstance(cause, Decided):
+                self._log.info("after the run's end: %s", cause)
+            return
+        if self._interruption is None:
+            self._interruption = cause
+            if self._work is not None:
+                self._work.cancel()
+
+    def _watch_deadline(self) -> asyncio.TimerHandle:
+        seconds = (self._record.deadline or time.time() + self._parts.settings.run_timeout) - time.time()
+
+        def expire() -> None:
+            self._expiring = asyncio.ensure_future(self._expire())  # kept: the loop holds tasks weakly
+
+        return asyncio.get_running_loop().call_later(max(seconds, 0), expire)
+
+    async def _expire(self) -> None:
+        message = f"the run took longer than {self._parts.settings.run_timeout:g} seconds"
+        ending = Ending(
+            status="expired",
+            finish_reason="expired",
+            error={"message": message, "code": "run_expired", "details": None},
+        )
+        try:
+            self._interrupt(Decided((await self._closing.decide(ending)).as_decision()))
+        except Fenced as fault:
+            self._interrupt(fault)
+
+    def _new_outbox(self) -> Outbox:
+        spec = self._record.spec
+        delivery = None
+        if spec.channels and (messenger := self._parts.messenger(self._record)) is not None:
+            delivery = Delivery(messenger, self._record.destination())
+        return Outbox(
+            composer=self._composer,
+            log=self._parts.journal.log.of(self._record.id, self._record.epoch),
+            delivery=delivery,
+            pace=self._parts.pace if spec.channels else Pace(_POLLED_INTERVAL),
+            on_fault=self._interrupt,
+        )
+
+
+def _as_exception(error: BaseException) -> Exception:
+    """Return what broke a conversation off from within as something a run may end with."""
+    if isinstance(error, Exception):
+        return error
+    return RunFailed("internal_error", f"{type(error).__name__} was raised inside the run")
+
+
+def run_of(record: RunRecord) -> Run:
+    """Return what hooks are given of a run."""
+    spec = record.spec
+    return Run(
+        id=record.id,
+        thread_id=record.thread_id,
+        app=record.app,
+        request_id=spec.request_id,
+        provider=spec.provider,
+        model=spec.model,
+        instructions=spec.instructions,
+        tools=tuple(spec.tools),
+        metadata=spec.metadata,
+        options=spec.options,
+        stream=spec.stream,
+        messages=tuple(spec.messages),
+        started_at=record.started_at or record.created_at,
+        traceparent=spec.traceparent,
+        tracestate=spec.tracestate,
+    )

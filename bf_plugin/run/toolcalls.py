@@ -1,0 +1,197 @@
+"""The tool calls of one step: announced together, run in parallel, each answered exactly once."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import zip_longest
+from typing import Any
+
+import msgspec
+
+from bf_plugin.bodies import uitools
+from bf_plugin.gateway import events
+from bf_plugin.items import FunctionCall, FunctionOutput, FunctionTool
+from bf_plugin.journal.steps import CallRecord, Place, StepStore
+from bf_plugin.plugins.calls import HookCalls
+from bf_plugin.run.outbox import Outbox
+from bf_plugin.runtime.ids import new_tool_call_id
+from bf_plugin.settings import Settings
+from bf_plugin.values import Run, ToolCall, ToolOptions
+
+UNKNOWN_OUTCOME = "Stopped before the result was known. It may have taken effect: do not repeat it without asking."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Call:
+    """A call as it will be made: for a page when `tool_call_id` is set, unanswerable when `problem` is."""
+
+    place: Place
+    id: str
+    name: str
+    arguments: Mapping[str, Any] = field(repr=False)
+    tool: FunctionTool | None
+    problem: str | None = None
+    tool_call_id: str | None = None
+    deadline: float | None = None
+    before: CallRecord | None = None
+    """What an earlier driver of the run left of this call."""
+
+    @property
+    def user_message(self) -> str | None:
+        """What the model wants the user to read meanwhile."""
+        message = self.arguments.get("userMessage")
+        return message if isinstance(message, str) else None
+
+
+class ToolCalls:
+    """Runs the calls of one run, on the loop."""
+
+    def __init__(
+        self, *, run: Run, epoch: int, steps: StepStore, hooks: HookCalls, outbox: Outbox, settings: Settings
+    ) -> None:
+        self._run = run
+        self._epoch = epoch
+        self._steps = steps
+        self._hooks = hooks
+        self._outbox = outbox
+        self._settings = settings
+        self._tools = {tool["name"]: tool for tool in run.tools if tool["type"] == "function"}
+        self._answered: dict[str, asyncio.Event] = {}
+
+    def answered(self, tool_call_id: str) -> None:
+        """Wake the call a page has answered; the answer itself is on record."""
+        if waiting := self._answered.get(tool_call_id):
+            waiting.set()
+
+    async def run_all(
+        self, step: int, calls: Sequence[FunctionCall], before: Sequence[CallRecord] = ()
+    ) -> list[FunctionOutput]:
+        """Announce and run the calls of a step; return their outputs in the model's order.
+
+        `before` is what an earlier driver left of them: what is done is not done again, what had started only if it is
+        idempotent. Raises StopRun from a hook, Fenced and Decided from the journal; what still runs then is left.
+        """
+        prepared = [self._prepare((step, position), call) for position, call in enumerate(calls)]
+        prepared = [_known(call, record) for call, record in zip_longest(prepared, before)]
+        for call in prepared:
+            if call.tool_call_id is not None:
+                self._answered[call.tool_call_id] = asyncio.Event()
+                await self._start(call)
+        self._announce(step, [(call.name, call.user_message, call.tool_call_id) for call in prepared])
+        tasks = [asyncio.ensure_future(self._answer(call)) for call in prepared]
+        try:
+            outputs = await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+        return [output_item(call.id, output) for call, output in zip(prepared, outputs, strict=True)]
+
+    def announce(self, step: int, calls: Sequence[CallRecord]) -> None:
+        """Announce calls of a step that an earlier driver made, if it did not come to that."""
+        said = ((call, parse_arguments(call.arguments)[0].get("userMessage")) for call in calls)
+        self._announce(
+            step, [(call.name, text if isinstance(text, str) else None, call.tool_call_id) for call, text in said]
+        )
+
+    def _announce(self, step: int, calls: Sequence[tuple[str, str | None, str | None]]) -> None:
+        if self._outbox.composer.answers < step:
+            self._outbox.event(events.function_call(calls))
+
+    def _prepare(self, place: Place, call: FunctionCall) -> _Call:
+        tool = self._tools.get(call["name"])
+        if uitools.is_ui(call["name"]) and tool is not None and self._run.stream:
+            return self._prepare_ui(place, call, tool)
+        arguments, problem = parse_arguments(call["arguments"])
+        base: dict[str, Any] = {"place": place, "id": call["call_id"], "name": call["name"], "tool": tool}
+        return _Call(**base, arguments=arguments, problem=problem)
+
+    def _prepare_ui(self, place: Place, call: FunctionCall, tool: FunctionTool) -> _Call:
+        base: dict[str, Any] = {"place": place, "id": call["call_id"], "name": call["name"], "tool": tool}
+        try:
+            arguments = uitools.validate_ui_arguments(call["arguments"], tool["parameters"])
+        except uitools.InvalidArguments as error:
+            return _Call(**base, arguments={}, problem=f"Error: bad arguments for {call['name']}: {error}")
+        deadline = time.time() + self._settings.ui_tool_timeout
+        return _Call(**base, arguments=arguments, tool_call_id=new_tool_call_id(), deadline=deadline)
+
+    async def _answer(self, call: _Call) -> str:
+        if call.before is not None and call.before.output is not None:
+            return call.before.output
+        if call.tool_call_id is not None:
+            return await self._ask_page(call, call.tool_call_id)
+        options = self._hooks.tool_options(call.name)
+        if call.before is not None and call.before.state == "started" and not options.idempotent:
+            return await self._finish(call, UNKNOWN_OUTCOME)
+        await self._start(call)
+        output = call.problem or await self._ask_plugins(call, options)
+        return await self._finish(call, output)
+
+    async def _ask_plugins(self, call: _Call, options: ToolOptions) -> str:
+        asked = ToolCall(
+            id=call.id,
+            name=call.name,
+            arguments=call.arguments,
+            idempotency_key=f"{self._run.id}:{call.id}",
+            tool=call.tool,
+            timeout=options.timeout or self._settings.tool_timeout,
+        )
+        result = await self._hooks.on_tool_call(self._run, asked)
+        return str(result.output)
+
+    async def _ask_page(self, call: _Call, tool_call_id: str) -> str:
+        keep = self._settings.ui_tool_keep_prefix
+        if not self._outbox.composer.has_asked(tool_call_id):
+            self._outbox.action(uitools.ui_action(call.name, call.arguments, tool_call_id, keep_prefix=keep))
+        left = (call.deadline or 0.0) - time.time()
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._answered[tool_call_id].wait(), max(left, 0.0))
+        # The journal decides: an answer on record counts, this text only without one.
+        seconds = self._settings.ui_tool_timeout
+        return await self._finish(call, f"Error: the page did not answer {call.name} within {seconds:g} seconds.")
+
+    async def _start(self, call: _Call) -> None:
+        started = self._steps.start_call(
+            self._run.id, self._epoch, call.place, tool_call_id=call.tool_call_id, deadline=call.deadline
+        )
+        await asyncio.wrap_future(started)
+
+    async def _finish(self, call: _Call, output: str) -> str:
+        return await asyncio.wrap_future(self._steps.finish_call(self._run.id, self._epoch, call.place, output))
+
+
+def _known(call: _Call, before: CallRecord | None) -> _Call:
+    """Return the call with what an earlier driver left of it; a page was asked under the id on record."""
+    if before is None or before.state == "pending":
+        return call
+    if call.tool_call_id is None:
+        return dataclasses.replace(call, before=before)
+    return dataclasses.replace(call, before=before, tool_call_id=before.tool_call_id, deadline=before.deadline)
+
+
+def parse_arguments(text: str) -> tuple[dict[str, Any], str | None]:
+    """Return the arguments the model wrote, or what to tell it about them."""
+    try:
+        value = msgspec.json.decode(text or "{}")
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        return {}, f"Error: the arguments are not JSON: {error}"
+    if not isinstance(value, dict):
+        return {}, "Error: the arguments must be a JSON object."
+    return value, None
+
+
+def output_item(call_id: str, output: str) -> FunctionOutput:
+    """Return the item that answers a call."""
+    return {"type": "function_output", "call_id": call_id, "output": output}
+
+
+def cut_output(call: CallRecord) -> FunctionOutput:
+    """Return what the next run tells the model about a call of a run that was cut off."""
+    if call.output is not None:
+        return output_item(call.call_id, call.output)
+    text = UNKNOWN_OUTCOME if call.state == "started" else "Not run: the run was stopped first."
+    return output_item(call.call_id, text)

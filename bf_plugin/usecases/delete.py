@@ -1,0 +1,109 @@
+"""Deleting a thread: what the journal has of it, and what its provider keeps where a key is at hand."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from bf_plugin.engines.port import Access, Engine
+from bf_plugin.errors import BFError, RequestError, invalid
+from bf_plugin.gateway.apps import App
+from bf_plugin.journal import Journal, ThreadBusy, UnknownThread
+from bf_plugin.journal.threads import Kept
+from bf_plugin.journal.writer import written
+from bf_plugin.run.steps import engine_key
+from bf_plugin.runtime.ids import is_ours
+from bf_plugin.runtime.logs import get_logger
+from bf_plugin.runtime.loop import LoopThread
+from bf_plugin.usecases.waiters import Waiters
+
+PATIENCE = 20.0
+"""Seconds the provider may take; what is not deleted by then counts as kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class Deleted:
+    """What became of the providers' parts, and why something is kept if it is."""
+
+    provider: Literal["nothing", "deleted", "kept"]
+    message: str | None = None
+
+
+class Deletion:
+    """Deletes threads. Called in request threads.
+
+    An engine that can delete has `async forget(names, access) -> bool`: `names` are handles and a state of its own, the
+    answer is whether the provider keeps nothing of them any more. Of one that is `stateless` nothing is kept anywhere.
+    """
+
+    def __init__(self, *, journal: Journal, engines: Mapping[str, Engine], loop: LoopThread, waiters: Waiters) -> None:
+        self._journal = journal
+        self._engines = engines
+        self._loop = loop
+        self._waiters = waiters
+        self._log = get_logger(__name__)
+
+    def delete(self, thread_id: str, app: App, provider_key: str | None) -> Deleted:
+        """Delete a thread of an app; `provider_key` is the caller's, if it sent one.
+
+        Raises RequestError 404 for a thread the app does not have, 409 while it has a run under way. The journal comes
+        first: what the provider does about it cannot keep a person's words here.
+        """
+        if not (is_ours(thread_id) and self._journal.runs.has_thread(thread_id, app.id)):
+            raise _unknown()
+        with self._waiters.place() as may_wait:
+            if not may_wait:
+                raise RequestError(503, "too many requests wait: try later", retry_after=1)
+            kept = self._journal.threads.kept(thread_id)
+            try:
+                written(self._journal.threads.delete(thread_id, app.id))
+            except UnknownThread:
+                raise _unknown() from None
+            except ThreadBusy:
+                raise RequestError(409, "the thread has a run under way: stop it or wait", retry_after=1) from None
+            return _together([self._forget(one, app, provider_key) for one in kept])
+
+    def _forget(self, kept: Kept, app: App, provider_key: str | None) -> Deleted:
+        engine: Any = self._engines.get(kept.provider)
+        if getattr(engine, "stateless", False):
+            return Deleted("nothing")
+        forget: Any = getattr(engine, "forget", None)
+        if forget is None:
+            return Deleted("kept", f"deleting is not supported for provider {kept.provider}")
+        access = _access(kept, app, provider_key)
+        if access is None:
+            return Deleted("kept", "the key it is stored under is not at hand: send it as X-Provider-Key")
+        asked = self._loop.run(forget(kept.names, access))
+        try:
+            gone = asked.result(PATIENCE)
+        except (BFError, FutureTimeoutError) as error:
+            asked.cancel()
+            self._log.warning("the provider keeps a deleted thread: %s", str(error) or "no answer in time")
+            gone = False
+        return Deleted("deleted") if gone else Deleted("kept", "the provider did not delete all of it")
+
+
+def _access(kept: Kept, app: App, provider_key: str | None) -> Access | None:
+    """Return the access under which the provider keeps it, None if its key is not at hand."""
+    operators = app.operator_key(kept.provider)
+    likely = operators if kept.operator_key else provider_key
+    for key in (provider_key, operators):
+        access = Access(api_key=key or "", base_url=kept.base_url)
+        known = key == likely if kept.engine_key is None else engine_key(kept.provider, access) == kept.engine_key
+        if key and known:
+            return access
+    return None
+
+
+def _together(parts: Sequence[Deleted]) -> Deleted:
+    """Return what became of a thread that several providers have answered in."""
+    kept = dict.fromkeys(part.message for part in parts if part.provider == "kept")
+    if kept:
+        return Deleted("kept", "; ".join(filter(None, kept)))
+    return Deleted("deleted" if any(part.provider == "deleted" for part in parts) else "nothing")
+
+
+def _unknown() -> RequestError:
+    return invalid("threadId", "is not known to this app", 404)

@@ -1,0 +1,103 @@
+"""The Falcon application: its routes, its limits, and the one place where errors become HTTP."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import falcon
+
+from bf_plugin.errors import BFError, JournalError, RequestError, error_body
+from bf_plugin.gateway.apps import Apps
+from bf_plugin.run.endings import refusal
+from bf_plugin.runtime.logs import get_logger, request_id
+from bf_plugin.runtime.paths import PREFIX, TOOL_RESPONSE
+from bf_plugin.settings import Settings
+from bf_plugin.usecases.delete import Deletion
+from bf_plugin.usecases.inspect import Inspection
+from bf_plugin.usecases.once import Starts
+from bf_plugin.usecases.runs import Runs
+from bf_plugin.web.health import Health
+from bf_plugin.web.resources.cors import CrossOrigin
+from bf_plugin.web.resources.health import HealthzResource, PluginsResource, ReadyzResource
+from bf_plugin.web.resources.inspect import EventsResource, MessagesResource, RunResource, ThreadResource
+from bf_plugin.web.resources.openapi import OpenAPIResource
+from bf_plugin.web.resources.runs import StartResource, StopResource
+from bf_plugin.web.resources.tools import ToolResponseResource
+
+_log = get_logger(__name__)
+
+
+def create_app(
+    runs: Runs,
+    starts: Starts,
+    inspection: Inspection,
+    deletion: Deletion,
+    apps: Apps,
+    health: Health,
+    settings: Settings,
+) -> falcon.App[Any, Any]:
+    """Return the WSGI app of our routes. Pure: nothing is started, all collaborators come in."""
+    app = falcon.App(middleware=RequestIds())
+    app.add_middleware(CrossOrigin(settings.names("cors_origins")))
+    app.req_options.strip_url_path_trailing_slash = True
+    app.add_error_handler(Exception, _on_unexpected)
+    app.add_error_handler(BFError, _on_error)
+    app.add_error_handler(falcon.HTTPError, _on_http_error)
+    answers = ToolResponseResource(runs, settings)
+    for path, resource in (
+        ("", StartResource(starts, apps, settings)),
+        ("/stop", StopResource(runs, apps, settings)),
+        ("/tool-response", answers),
+        ("/runs/{run_id}", RunResource(inspection)),
+        ("/runs/{run_id}/events", EventsResource(inspection)),
+        ("/threads/{thread_id}", ThreadResource(deletion, apps)),
+        ("/threads/{thread_id}/messages", MessagesResource(inspection, apps)),
+        ("/openapi.json", OpenAPIResource(runs.providers)),
+        ("/healthz", HealthzResource()),
+        ("/readyz", ReadyzResource(health)),
+        ("/plugins", PluginsResource(health, apps)),
+    ):
+        app.add_route(PREFIX + path, resource)
+    app.add_route(TOOL_RESPONSE, answers)
+    return app
+
+
+class RequestIds:
+    """Takes over a well-formed `X-Request-ID`, else makes one, and echoes it in every answer."""
+
+    def process_request(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """Name the request."""
+        req.context.request_id = request_id(req.get_header("X-Request-ID"))
+        resp.set_header("X-Request-ID", req.context.request_id)
+        resp.set_header("Cache-Control", "no-store")
+
+
+def _on_error(req: falcon.Request, resp: falcon.Response, error: BFError, _: Any) -> None:
+    if not isinstance(error, RequestError):
+        trace = None if isinstance(error, JournalError) else error
+        _log.bind(request_id=req.context.request_id).error("the request fails: %s", error, error=trace)
+    _answer(req, resp, refusal(error, operator_key=False))
+
+
+def _on_http_error(req: falcon.Request, resp: falcon.Response, error: falcon.HTTPError, _: Any) -> None:
+    """Give Falcon's own errors (no such route, wrong method) our body; its headers (`Allow`) stay."""
+    if error.headers:
+        resp.set_headers(error.headers)
+    status = falcon.http_status_to_code(error.status)
+    messages = {404: "there is no such resource", 405: "this resource does not take that method"}
+    _answer(req, resp, RequestError(status, messages.get(status) or error.description or error.title or "bad request"))
+
+
+def _on_unexpected(req: falcon.Request, resp: falcon.Response, error: Exception, _: Any) -> None:
+    _log.bind(request_id=req.context.request_id).error("a bug: %s", type(error).__name__, error=error)
+    _answer(req, resp, refusal(error, operator_key=False))
+
+
+def _answer(req: falcon.Request, resp: falcon.Response, error: RequestError) -> None:
+    resp.status = error.code
+    if error.retry_after is not None:
+        resp.set_header("Retry-After", str(max(1, math.ceil(error.retry_after))))
+    resp.media = error_body(
+        error, request_id=req.context.request_id, action_name=getattr(req.context, "action_name", None)
+    )

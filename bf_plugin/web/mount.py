@@ -1,0 +1,267 @@
+"""`mount`: our paths go to the plugin, every other request to the host app, untouched."""
+
+from __future__ import annotations
+
+import atexit
+import io
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from bf_plugin.errors import BFError, ConfigurationError, RequestError, error_body
+from bf_plugin.gateway.host import INNER
+from bf_plugin.runtime.logs import get_logger, request_id
+from bf_plugin.runtime.paths import AFTER, PREFIX, TOOL_RESPONSE
+from bf_plugin.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from bf_plugin.engines.port import Engine
+    from bf_plugin.web.assembly import Service
+
+_RETRY_START = 5.0
+"""Seconds between tries to start, when starting fails."""
+
+Environ = dict[str, Any]
+StartResponse = Callable[..., Any]
+
+
+def mount(
+    host_app: Any, *, name: str | None = None, settings: Settings | None = None, plugins: Iterable[object] = ()
+) -> Application:
+    """Return `host_app` with the assistants endpoint in front of it, as a WSGI app.
+
+    `name` keeps deployments of one user apart (its default database is its own), `settings` default to the
+    environment, `plugins` are hook objects beside the installed ones. Nothing is started before the first request.
+
+    Raises ConfigurationError for settings that cannot work.
+    """
+    return Application(host_app, name=name, settings=settings or load_settings(), plugins=tuple(plugins))
+
+
+class Application:
+    """The mounted plugin. `start` and `close` may be called by hand; a forked child starts afresh.
+
+    `host_app`, `name`, `settings` and `plugins` are what it was mounted with, to be read.
+    """
+
+    def __init__(
+        self,
+        host_app: Any,
+        *,
+        name: str | None,
+        settings: Settings,
+        plugins: tuple[object, ...],
+        has_host: bool = True,
+        engines: Mapping[str, Engine] | None = None,
+    ) -> None:
+        self.host_app = host_app
+        self.name = name
+        self.settings = settings
+        self.plugins = plugins
+        self._has_host = has_host
+        self._engines = engines
+        # By process: one request starts the service, those beside it wait for that. A lock that was held when the
+        # process forked stays locked in the child.
+        self._locks: dict[int, threading.Lock] = {}
+        self._service: Service | None = None
+        self._left: list[object] = []
+        self._pid = self._waking = 0
+        self._failure: tuple[float, BFError] | None = None
+        self._log = get_logger(__name__)
+
+    def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        """Serve one request, as WSGI has it (PEP 3333)."""
+        path = environ.get("PATH_INFO", "")
+        if path == PREFIX or path.startswith(PREFIX + "/"):
+            return self._ours(self._running(), environ, start_response)
+        if path == TOOL_RESPONSE:
+            service = self._running()
+            if service is not None and self._answers_our_call(service, environ):
+                return self._ours(service, environ, start_response)
+        elif not environ.get(INNER):  # a call of ours, from `doctor` maybe, which must not drive runs
+            self._wake()
+        response: Iterable[bytes] = self.host_app(environ, start_response)
+        return response
+
+    def start(self) -> None:
+        """Start now instead of with the first request: for gunicorn's `post_worker_init` and the like.
+
+        Returns when everything is loaded, so the process may fork. Raises BFError that says why it cannot start.
+        """
+        service = self._running()
+        if service is not None:
+            service.wait_until_warm()
+        elif self._failure is not None:
+            raise self._failure[1]
+
+    def close(self) -> None:
+        """Hand runs over and stop all threads; the next request would start anew. Called at exit by itself."""
+        with self._lock():
+            service, self._service = self._service, None
+            mine = self._pid == os.getpid()
+        if service is not None and mine:
+            atexit.unregister(self.close)
+            service.close()
+
+    def _running(self) -> Service | None:
+        """Return the service of this process, starting it where needed; None if it cannot start."""
+        if self._service is not None and self._pid == os.getpid():
+            return self._service
+        with self._lock():
+            if self._pid != os.getpid():
+                # After a fork: threads and locks of the parent are not here, so all of it is left: not closed, and not
+                # freed either, since that would close the parent's SQLite files (sqlite.org, "How To Corrupt", 2.6).
+                self._left.append(self._service)
+                self._service, self._failure, self._pid = None, None, os.getpid()
+            if self._service is None and not self._failed_lately():
+                self._start()
+            return self._service
+
+    def _wake(self) -> None:
+        """See that the service is there soon, without keeping a request of the host waiting for it."""
+        process = os.getpid()
+        if (self._service is not None and self._pid == process) or self._waking == process or self._failed_lately():
+            return
+        self._waking = process
+        threading.Thread(target=self._awake, name="bf-start", daemon=True).start()
+
+    def _awake(self) -> None:
+        self._running()
+        self._waking = 0
+
+    def _lock(self) -> threading.Lock:
+        return self._locks.setdefault(os.getpid(), threading.Lock())
+
+    def _start(self) -> None:
+        try:
+            from bf_plugin.web.assembly import Service  # only now: it brings the database and HTTP libraries with it
+
+            self._service = Service(
+                self.host_app,
+                name=self.name,
+                settings=self.settings,
+                plugins=self.plugins,
+                has_host=self._has_host,
+                engines=self._engines,
+            )
+            self._failure = None
+            atexit.register(self.close)
+        except BFError as error:
+            self._failure = (time.monotonic(), error)
+            self._log.error("cannot start, the host app is served alone: %s", error)
+        except Exception as error:
+            reason = ConfigurationError(f"{type(error).__name__} while starting: the log has the details")
+            self._failure = (time.monotonic(), reason)
+            self._log.error("cannot start, the host app is served alone", error=error)
+
+    def _failed_lately(self) -> bool:
+        return self._failure is not None and time.monotonic() - self._failure[0] < _RETRY_START
+
+    def _ours(self, service: Service | None, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        if environ.get(INNER):
+            return _refuse(environ, start_response, 500, "the host app called back into the plugin")
+        if service is None:
+            reason = str(self._failure[1]) if self._failure else "starting"
+            return _refuse(environ, start_response, 503, f"the assistants endpoint cannot start: {reason}")
+        after: list[Callable[[], None]] = []
+        environ[AFTER] = after
+        return _Answer(service.app(environ, start_response), after)
+
+    def _answers_our_call(self, service: Service, environ: Environ) -> bool:
+        """Tell whether a tool response is for a call of ours; its body is as it was afterwards."""
+        known = _length(environ, self.settings.body_limit)
+        if environ.get("REQUEST_METHOD") != "POST" or known is None:
+            return False
+        length, whole = known
+        stream = environ["wsgi.input"]
+        body = stream.read(length)
+        environ["wsgi.input"] = _replayed(body, None if whole else stream)
+        call_id = _tool_call_id(body)
+        try:
+            return call_id is not None and service.runs.knows_tool_call(call_id)
+        except BFError as error:
+            self._log.error("cannot tell whose tool call an answer is for: %s", error)
+            return False
+
+
+class _Answer:
+    """Our answer: once it has been sent and closed, what waits for that is called."""
+
+    def __init__(self, body: Iterable[bytes], after: list[Callable[[], None]]) -> None:
+        self._body = body
+        self._after = after
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self._body)
+
+    def close(self) -> None:
+        """Called by the server when the answer is sent, or cannot be."""
+        try:
+            if hasattr(self._body, "close"):
+                self._body.close()
+        finally:
+            for call in self._after:
+                call()
+
+
+class _Replayed(io.RawIOBase):
+    """A request's input with what was read of it put back in front."""
+
+    def __init__(self, body: bytes, rest: Any) -> None:
+        self._body = io.BytesIO(body)
+        self._rest = rest
+
+    def readable(self) -> bool:
+        """Tell that this can be read."""
+        return True
+
+    def readinto(self, buffer: Any, /) -> int:
+        """Read what was read before, then what was not."""
+        data = self._body.read(len(buffer)) or self._rest.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+
+def _replayed(body: bytes, rest: Any | None) -> io.BufferedIOBase:
+    """Return an input that gives `body`, then `rest`."""
+    return io.BytesIO(body) if rest is None else io.BufferedReader(_Replayed(body, rest))
+
+
+def _length(environ: Environ, limit: int) -> tuple[int, bool] | None:
+    """Return how much of a body to look at, and whether that is all of it; None where it cannot be ours."""
+    try:
+        length = int(environ.get("CONTENT_LENGTH") or 0)
+    except ValueError:
+        return None
+    if 0 < length <= limit:
+        return length, True
+    # A chunked body has no length: waitress finds it out, gunicorn marks the end instead.
+    return (limit, False) if not length and environ.get("wsgi.input_terminated") else None
+
+
+def _tool_call_id(body: bytes) -> str | None:
+    try:
+        answer = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return None
+    call_id = answer.get("toolCallId") if isinstance(answer, dict) else None
+    return call_id if isinstance(call_id, str) else None
+
+
+def _refuse(environ: Environ, start_response: StartResponse, code: int, message: str) -> list[bytes]:
+    """Answer without the service."""
+    name = request_id(environ.get("HTTP_X_REQUEST_ID"))
+    error = RequestError(code, message, retry_after=_RETRY_START)
+    body = msgspec.json.encode(error_body(error, request_id=name, action_name=None))
+    headers = [
+        ("Content-Type", "application/json"),
+        ("Content-Length", str(len(body))),
+        ("Retry-After", str(int(_RETRY_START))),
+        ("X-Request-ID", name),
+    ]
+    start_response(f"{code} {error.name}", headers)
+    return [body]

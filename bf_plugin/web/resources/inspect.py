@@ -1,0 +1,150 @@
+"""What a page that comes back asks for: a run, its events, the messages of its thread; and a thread's deletion."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import falcon
+import msgspec
+
+from bf_plugin.errors import invalid
+from bf_plugin.gateway.apps import Apps
+from bf_plugin.usecases.delete import Deletion
+from bf_plugin.usecases.inspect import Event, Following, Inspection
+from bf_plugin.web.answerschemas import LARGEST_SEQ
+from bf_plugin.web.resources.runs import authenticate
+
+EVENT_STREAM = "text/event-stream"
+MOST_RUNS = 100
+
+_JSON = "application/json"
+_HELLO = b"retry: 1000\n\n"
+_HEARTBEAT = b": still here\n\n"
+
+
+class RunResource:
+    """`GET .../runs/{runId}`; the thread id comes beside it."""
+
+    cross_origin = ("GET",)
+
+    def __init__(self, inspection: Inspection) -> None:
+        self._inspection = inspection
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response, run_id: str) -> None:
+        """Report status, text so far, usage, error."""
+        report = self._inspection.run(run_id, thread_id_of(req))
+        resp.media = {
+            "success": True,
+            "threadId": report.thread_id,
+            "runId": report.run_id,
+            "status": report.status,
+            "text": report.text,
+            "seq": report.seq,
+            "usage": report.usage.as_json(),
+            "finish_reason": report.finish_reason,
+            "error": report.error,
+        }
+
+
+class EventsResource:
+    """`GET .../runs/{runId}/events`: what a page missed, or all that is to come."""
+
+    cross_origin = ("GET",)
+
+    def __init__(self, inspection: Inspection) -> None:
+        self._inspection = inspection
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response, run_id: str) -> None:
+        """Answer with the events after `after` as JSON, or go on as a stream; 204 tells a stream's reader to stop."""
+        thread_id, after = thread_id_of(req), _after(req)
+        resp.append_header("Vary", "Accept")
+        if req.client_prefers((_JSON, EVENT_STREAM)) != EVENT_STREAM:
+            events = self._inspection.events(run_id, thread_id, after)
+            resp.media = {"success": True, "threadId": thread_id, "runId": run_id, "events": events}
+            return
+        # waitress tells when the client has gone; elsewhere the write of the next heartbeat fails.
+        gone = req.env.get("waitress.client_disconnected", lambda: False)
+        following = self._inspection.follow(run_id, thread_id, after, gone)
+        if following is None:
+            resp.status = falcon.HTTP_204
+        else:
+            resp.content_type = EVENT_STREAM
+            resp.set_header("X-Accel-Buffering", "no")
+            resp.stream = _EventStream(following)
+
+
+class MessagesResource:
+    """`GET .../threads/{threadId}/messages`; needs an app key."""
+
+    def __init__(self, inspection: Inspection, apps: Apps) -> None:
+        self._inspection = inspection
+        self._apps = apps
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response, thread_id: str) -> None:
+        """List what was said in the newest `limit` runs, oldest first."""
+        app = authenticate(self._apps, req, None)
+        limit = _number(req, "limit", default=50, least=1, most=MOST_RUNS)
+        messages, more = self._inspection.messages(thread_id, app.id, limit)
+        resp.media = {"success": True, "threadId": thread_id, "messages": messages, "hasMore": more}
+
+
+class ThreadResource:
+    """`DELETE .../threads/{threadId}`; needs an app key."""
+
+    def __init__(self, deletion: Deletion, apps: Apps) -> None:
+        self._deletion = deletion
+        self._apps = apps
+
+    def on_delete(self, req: falcon.Request, resp: falcon.Response, thread_id: str) -> None:
+        """Delete a thread, here and, with the key in `X-Provider-Key` or the operator's, at the provider."""
+        app = authenticate(self._apps, req, None)
+        deleted = self._deletion.delete(thread_id, app, req.get_header("X-Provider-Key"))
+        why = {} if deleted.message is None else {"message": deleted.message}
+        resp.media = {"success": True, "threadId": thread_id, "status": "deleted", "provider": deleted.provider, **why}
+
+
+class _EventStream:
+    """Events as server-sent events (HTML standard, 9.2). The server closes it, whatever happens to the client."""
+
+    def __init__(self, following: Following) -> None:
+        self._following = following
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield _HELLO
+        for batch in self._following:
+            yield b"".join(map(_frame, batch)) or _HEARTBEAT
+
+    def close(self) -> None:
+        """Give the place among the waiters back."""
+        self._following.close()
+
+
+def thread_id_of(req: falcon.Request) -> str:
+    """Return the thread id that comes with the request. Raises RequestError 400 when there is none."""
+    thread_id = req.get_header("X-Thread-Id") or req.get_param("threadId")
+    if not thread_id:
+        raise invalid("threadId", "is required, as the header X-Thread-Id or in the query")
+    return thread_id
+
+
+def _after(req: falcon.Request) -> int:
+    """Return the seq the client has seen: its browser's word (a reconnecting EventSource) before the URL's."""
+    last = req.get_header("Last-Event-ID")
+    if last:
+        return _integer(last, "Last-Event-ID", 0, LARGEST_SEQ)
+    return _number(req, "after", default=0, least=0, most=LARGEST_SEQ)
+
+
+def _number(req: falcon.Request, name: str, default: int, least: int, most: int) -> int:
+    text = req.get_param(name)
+    return default if text is None else _integer(text, name, least, most)
+
+
+def _integer(text: str, name: str, least: int, most: int) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) <= 10 and least <= int(text) <= most):
+        raise invalid(name, f"must be an integer from {least} to {most}")
+    return int(text)
+
+
+def _frame(event: Event) -> bytes:
+    return b"id: %d\ndata: %s\n\n" % (event["seq"], msgspec.json.encode(event))
