@@ -18,7 +18,9 @@ from bf_plugin.errors import BFError
 from bf_plugin.gateway.events import events_in, step_texts
 from bf_plugin.journal import Journal, open_journal
 from bf_plugin.journal.overview import RunLine
+from bf_plugin.journal.records import CANCELLED
 from bf_plugin.journal.sqlite import SqliteFile
+from bf_plugin.journal.states import ENDED
 from bf_plugin.journal.writer import written
 from bf_plugin.settings import load_settings
 
@@ -73,8 +75,8 @@ def runs(ctx: click.Context, target: str | None, name: str | None) -> None:
     url = settings.database_url or deployment.default_database
     journal = open_journal(url, settings.names("secret_key"), create=False)
     ctx.call_on_close(journal.close)
-    if isinstance(journal.place, SqliteFile):
-        owner = Owner(journal.place.lock_folder)
+    if isinstance(journal.database, SqliteFile):
+        owner = Owner(journal.database.lock_folder)
         ctx.call_on_close(owner.release)
         ctx.obj = _Deployment(journal, owner.is_alive)
     else:
@@ -129,9 +131,9 @@ def show(deployment: _Deployment, run_id: str, content: bool) -> None:
 def stop(deployment: _Deployment, run_id: str) -> None:
     """Stop a run, as the stop endpoint does: decide its outcome, which its process then obeys."""
     run = _known(deployment, run_id)
-    decision = written(deployment.journal.runs.decide(run_id, "cancelled", "cancelled"))
-    click.echo("cancelled" if decision.won else f"already {decision.outcome}")
-    if run.state != "ended" and not deployment.alive(run):
+    ending = written(deployment.journal.runs.decide(run_id, CANCELLED))
+    click.echo("cancelled" if ending.won else f"already {ending.status}")
+    if run.state != ENDED and not deployment.alive(run):
         click.echo("its process is gone: `end` is sent by the process that takes it")
 
 
@@ -149,7 +151,7 @@ def _row(deployment: _Deployment, run: RunLine, why: Diagnosis) -> tuple[str, ..
 
 
 def _owner(deployment: _Deployment, run: RunLine) -> str:
-    if run.state == "ended" or run.owner is None:
+    if run.state == ENDED or run.owner is None:
         return "-"
     return f"pid {run.owner.partition('-')[0]} {'alive' if deployment.alive(run) else 'gone'}"
 

@@ -18,9 +18,9 @@ def create_dispatcher(loop: LoopThread, parts: Parts, home: str | None) -> Dispa
     `home` names the host app that takes this process's messages, None when they go over HTTP: only processes of one
     home can take over from each other, where they are not known to be siblings.
     """
-    place = parts.journal.place
-    if isinstance(place, SqliteFile):
-        return LocalDispatcher(loop, parts, Owner(place.lock_folder), place)
+    database = parts.journal.database
+    if isinstance(database, SqliteFile):
+        return LocalDispatcher(loop, parts, Owner(database.lock_folder), database)
     from bf_plugin.dispatch.procrastinate import ProcrastinateDispatcher
 
-    return ProcrastinateDispatcher(loop, parts, place, home)
+    return ProcrastinateDispatcher(loop, parts, database, home)

@@ -6,11 +6,11 @@ import asyncio
 from concurrent.futures import TimeoutError as FutureTimeoutError
 
 from bf_plugin.errors import JournalError, RequestError
-from bf_plugin.journal import RunRecord
-from bf_plugin.journal.records import Decision
+from bf_plugin.journal import Ending, RunRecord
+from bf_plugin.journal.states import ENDED, QUEUED
 from bf_plugin.journal.vault import Unreadable
 from bf_plugin.run.driver import Drive, Parts
-from bf_plugin.run.endings import refusal
+from bf_plugin.run.endings import request_error
 from bf_plugin.run.ticket import Ticket
 from bf_plugin.runtime.logs import get_logger
 from bf_plugin.runtime.loop import LoopThread
@@ -64,12 +64,12 @@ class Drives:
 
     def submit(self, record: RunRecord) -> None:
         """Drive a run that is `starting`; a `queued` one comes up when its thread is free, or when it is stopped."""
-        if record.state != "queued" and not self._loop.call(self._start, record):
+        if record.state != QUEUED and not self._loop.call(self._start, record):
             self._ended(record.id)
 
-    def stop(self, record: RunRecord, decision: Decision, reason: StopReason) -> None:
+    def stop(self, record: RunRecord, ending: Ending, reason: StopReason) -> None:
         """Wake the driver of a run whose outcome is decided; if it does not end the run in time, do that here."""
-        self._loop.call(self._stop, record, decision, reason)
+        self._loop.call(self._stop, record, ending, reason)
 
     def answered(self, run_id: str, tool_call_id: str) -> None:
         """Wake the driver of a run: a page answered a tool call."""
@@ -90,8 +90,8 @@ class Drives:
     def _look(self) -> None:
         """See what other processes did to the runs of this one: decided, answered a page's call, freed a thread."""
         journal = self._parts.journal
-        for run_id, decision in journal.runs.decided(self.owner):
-            self._loop.call(self._signal, run_id, decision)
+        for run_id, ending in journal.runs.endings(self.owner):
+            self._loop.call(self._signal, run_id, ending)
         for run_id, tool_call_id in journal.steps.answered(self.owner):
             self.answered(run_id, tool_call_id)
         for run_id in journal.runs.starting(self.owner):
@@ -101,7 +101,7 @@ class Drives:
     def _drop_ended(self) -> None:
         """Forget runs that queued here and that another process stopped or took."""
         for run_id in [run_id for run_id in list(self._apps) if run_id not in self._drives]:
-            if self._parts.journal.overview.state(run_id) == "ended":
+            if self._parts.journal.overview.state(run_id) == ENDED:
                 self._loop.call(self._ended, run_id)
 
     def _take_over(self, *orphans: tuple[str, int]) -> None:
@@ -120,7 +120,7 @@ class Drives:
 
     def _adopted(self, run_id: str, record: RunRecord | None) -> None:
         self._complained = False
-        if record is not None and (record.state != "queued" or record.outcome is not None):
+        if record is not None and (record.state != QUEUED or record.outcome is not None):
             self._log.bind(run_id=run_id).warning("taken over from a process that is gone or does not answer")
             self._loop.call(self._start, record)
 
@@ -148,7 +148,7 @@ class Drives:
             drive = Drive(record, self._parts, ticket=ticket, promoted=self._promote)
         except Exception as error:
             self._log.bind(run_id=record.id).error("cannot be driven: %s", error, error=error)
-            ticket.fail(refusal(error, operator_key=False))
+            ticket.fail(request_error(error, operator_key=False))
             return self._ended(record.id)
         ticket.released.add_done_callback(lambda _: self._loop.call(drive.release))
         ticket.when_answered(lambda: self._loop.call(self._release_soon, ticket))
@@ -176,16 +176,16 @@ class Drives:
         for register in (self._drives, self._tasks, self._tickets, self._apps):
             register.pop(run_id, None)
 
-    def _signal(self, run_id: str, decision: Decision) -> None:
+    def _signal(self, run_id: str, ending: Ending) -> None:
         if drive := self._drives.get(run_id):
-            drive.stop(decision, "stop")
+            drive.stop(ending, "stop")
 
-    def _stop(self, record: RunRecord, decision: Decision, reason: StopReason) -> None:
+    def _stop(self, record: RunRecord, ending: Ending, reason: StopReason) -> None:
         if drive := self._drives.get(record.id):
-            drive.stop(decision, reason)
-        elif record.state == "queued" and record.owner == self.owner:
+            drive.stop(ending, reason)
+        elif record.state == QUEUED and record.owner == self.owner:
             self._start(record)
-            self._signal(record.id, decision)
+            self._signal(record.id, ending)
         else:
             task = asyncio.ensure_future(self._see_to_end(record))
             self._tasks[f"stop {record.id}"] = task
@@ -193,13 +193,13 @@ class Drives:
 
     async def _see_to_end(self, record: RunRecord) -> None:
         """Take over a stopped run that nobody drives yet, or whose driver, in another process, does not end it."""
-        if record.state != "queued":
+        if record.state != QUEUED:
             await asyncio.sleep(STOP_PATIENCE)
         await asyncio.to_thread(self._take_unended, record.id)
 
     def _take_unended(self, run_id: str) -> None:
         record = self._parts.journal.runs.find(run_id)
-        if record is not None and record.state != "ended" and not self._parts.journal.log.has_end(run_id):
+        if record is not None and record.state != ENDED and not self._parts.journal.log.has_end(run_id):
             self._take_over((run_id, record.epoch))
 
     def _answered(self, run_id: str, tool_call_id: str) -> None:

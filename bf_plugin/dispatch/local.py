@@ -21,10 +21,10 @@ _SWEEP = 0.5
 class LocalDispatcher(Drives):
     """Drives runs on the loop of this process, and goes on with those that another process of the host left."""
 
-    def __init__(self, loop: LoopThread, parts: Parts, owner: Owner, place: SqliteFile) -> None:
+    def __init__(self, loop: LoopThread, parts: Parts, owner: Owner, database: SqliteFile) -> None:
         super().__init__(loop, parts, owner.id)
         self._mark = owner
-        place.owner = owner.id
+        database.owner = owner.id
         self._watcher = Watcher(
             news=owner.was_touched, look=self._look, sweep=self._sweep, tick=self._tick, every=_SWEEP
         )

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from bf_plugin.journal import RunRecord
-from bf_plugin.journal.records import Decision
+from bf_plugin.journal import Ending, RunRecord
 from bf_plugin.run.ticket import Ticket
 from bf_plugin.values import StopReason
 
@@ -32,7 +31,7 @@ class Dispatcher(Protocol):
         """Drive a run that is `starting`; one that is `queued` comes up when its thread is free."""
         ...
 
-    def stop(self, record: RunRecord, decision: Decision, reason: StopReason) -> None:
+    def stop(self, record: RunRecord, ending: Ending, reason: StopReason) -> None:
         """Wake the driver of a run whose outcome is decided; see to it that it ends, queued or driven by nobody."""
         ...
 

@@ -43,13 +43,13 @@ class ProcrastinateDispatcher(Drives):
     of the same name. It is part of the owner's name, so that it is known as long as the run is.
     """
 
-    def __init__(self, loop: LoopThread, parts: Parts, place: PostgresServer, home: str | None) -> None:
+    def __init__(self, loop: LoopThread, parts: Parts, database: PostgresServer, home: str | None) -> None:
         tag = "" if home is None else "@" + hashlib.sha256(home.encode()).hexdigest()[:8]
         super().__init__(loop, parts, f"{os.getpid()}-{socket.gethostname()[:60]}-{secrets.token_hex(4)}{tag}")
         self._owners = parts.journal.owners
         self._settings = parts.settings
-        self._listener = place.listen()
-        self._jobs = Jobs(place.conninfo, f"runs{tag}", self._take)
+        self._listener = database.listen()
+        self._jobs = Jobs(database.conninfo, f"runs{tag}", self._take)
         self._census = Census(parts.settings.heartbeat_timeout)
         self._due: dict[tuple[str, int], float] = {}
         self._looked = 0.0

@@ -1,4 +1,4 @@
-"""One place messages go to, asked and written to as runs do."""
+"""Whoever receives messages, asked and written to as runs do."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def trial_message(style: str) -> bytes:
     return encode_message([named_action(event, ACTION, style)])
 
 
-class Place:
+class Receiver:
     """A messaging URL, or the host app (None). `asked`: starts ask it for app keys, since none are configured."""
 
     def __init__(self, gateway: Gateway, url: str | None, *, asked: bool) -> None:

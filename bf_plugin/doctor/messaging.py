@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from bf_plugin.doctor.finding import Finding, failed, skipped
-from bf_plugin.doctor.gateway import Gateway, Place
+from bf_plugin.doctor.gateway import Gateway, Receiver
 from bf_plugin.errors import ConfigurationError
 from bf_plugin.gateway.apps import App, ConfiguredApps, key_digest, listed_apps
 from bf_plugin.settings import Settings
@@ -36,8 +36,8 @@ def check_messaging(
             return
     urls = dict.fromkeys(app.messaging_url for _, app in keys) if configured else [settings.messaging_url]
     for url in urls:
-        place = Place(gateway, url, asked=not configured)
-        yield from _check_place(place, [key for key in keys if key[1].messaging_url == url], settings, channel)
+        receiver = Receiver(gateway, url, asked=not configured)
+        yield from _check_receiver(receiver, [key for key in keys if key[1].messaging_url == url], settings, channel)
 
 
 def _labelled(configured: Sequence[tuple[str, App]]) -> list[Labelled]:
@@ -56,14 +56,16 @@ def _given(settings: Settings, app_key: str | None) -> list[Labelled]:
     return [("the key given", App(id=key_digest(app_key), api_key=app_key, messaging_url=settings.messaging_url))]
 
 
-def _check_place(place: Place, keys: Sequence[Labelled], settings: Settings, channel: str | None) -> Iterator[Finding]:
-    if not place.reachable:
-        yield place.unreachable()
+def _check_receiver(
+    receiver: Receiver, keys: Sequence[Labelled], settings: Settings, channel: str | None
+) -> Iterator[Finding]:
+    if not receiver.reachable:
+        yield receiver.unreachable()
         return
-    probe, tells = place.probe()
+    probe, tells = receiver.probe()
     yield probe
     if tells:
-        yield from (place.ask(label, app) for label, app in keys)
+        yield from (receiver.ask(label, app) for label, app in keys)
         if not keys:
             yield skipped("messaging", "whether a valid key is accepted: give one with --app-key")
     if channel is None:
@@ -72,4 +74,4 @@ def _check_place(place: Place, keys: Sequence[Labelled], settings: Settings, cha
         yield skipped("messaging", "a test message needs an app key: give one with --app-key")
     else:
         first = {app.id: (label, app) for label, app in reversed(keys)}
-        yield from (place.send(label, app, channel, settings.event_style) for label, app in reversed(first.values()))
+        yield from (receiver.send(label, app, channel, settings.event_style) for label, app in reversed(first.values()))

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from bf_plugin.doctor.finding import Finding, failed, ok, skipped
 from bf_plugin.errors import BFError, ConfigurationError
 from bf_plugin.journal.schema import VERSION
-from bf_plugin.journal.store import Place
+from bf_plugin.journal.store import Database
 from bf_plugin.journal.survey import Survey
 from bf_plugin.journal.vault import Vault
 
 
-def check_tables(place: Place, keys: Sequence[str]) -> tuple[float | None, list[Finding]]:
+def check_tables(database: Database, keys: Sequence[str]) -> tuple[float | None, list[Finding]]:
     """Return the seconds a round trip takes, None where the database cannot be used, and what was found.
 
     Without `keys` what is stored is not looked at.
@@ -20,20 +20,20 @@ def check_tables(place: Place, keys: Sequence[str]) -> tuple[float | None, list[
     found: list[Finding] = []
     trip = None
     try:
-        with Survey(place) as survey:
-            trip = _look(survey, str(place), _vault(keys, found), found)
+        with Survey(database) as survey:
+            trip = _look(survey, str(database), _vault(keys, found), found)
     except BFError as error:
         found.append(failed("database", str(error)))
     return trip, found
 
 
-def _look(survey: Survey, place: str, vault: Vault | None, found: list[Finding]) -> float:
+def _look(survey: Survey, database: str, vault: Vault | None, found: list[Finding]) -> float:
     there = survey.prepare()
     trip = survey.round_trip()
     if there:
-        found.append(ok("database", f"{place} can be written; its tables have version {VERSION}, which fits"))
+        found.append(ok("database", f"{database} can be written; its tables have version {VERSION}, which fits"))
     else:
-        found.append(ok("database", f"{place} has no journal yet: the first start makes it, and may"))
+        found.append(ok("database", f"{database} has no journal yet: the first start makes it, and may"))
     if vault is not None and there:
         count = survey.open_sealed(vault)
         text = "the secret key opens what is stored"

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
-from bf_plugin.journal.records import Cut, Decided, RunRecord, RunSpec, Secrets, ThreadBusy, UnknownThread
+from bf_plugin.journal.records import (
+    CANCELLED,
+    Cut,
+    Ending,
+    RunEnded,
+    RunRecord,
+    RunSpec,
+    Secrets,
+    ThreadBusy,
+    UnknownThread,
+)
 from bf_plugin.journal.store import Journal, open_journal
 
 __all__ = [
+    "CANCELLED",
     "Cut",
-    "Decided",
+    "Ending",
     "Journal",
+    "RunEnded",
     "RunRecord",
     "RunSpec",
     "Secrets",

@@ -16,6 +16,7 @@ from bf_plugin.journal.groups import Groups
 from bf_plugin.journal.prepared import Prepared
 from bf_plugin.journal.records import Sealed, Source
 from bf_plugin.journal.seals import Seal
+from bf_plugin.journal.states import SEALED, UNSENT, MessageState
 from bf_plugin.journal.tables import messages
 from bf_plugin.journal.vault import Box, Vault
 from bf_plugin.journal.writer import Writer
@@ -78,7 +79,7 @@ class RunLog:
     def seal(self, message: Sealed, *, closing: bool) -> asyncio.Future[None]:
         """Commit a message before its first byte is sent, together with what other runs seal now.
 
-        Raises Fenced, and Decided when the run has an outcome and this is not part of its `closing`.
+        Raises Fenced, and RunEnded when the run has an outcome and this is not part of its `closing`.
         """
         row = {
             "run_id": self._run_id,
@@ -86,12 +87,12 @@ class RunLog:
             "first_seq": message.first_seq,
             "last_seq": message.last_seq,
             "end_offset": message.end_offset,
-            "state": "sealed" if message.deliver else "unsent",
+            "state": SEALED if message.deliver else UNSENT,
             "data_sealed": self._box.seal((message.body, message.sources), message.number),
         }
         return self._groups.add(Seal(self._run_id, self._epoch, closing, row))
 
-    def settle(self, number: int, state: str) -> Future[None]:
+    def settle(self, number: int, state: MessageState) -> Future[None]:
         """Mark a message `accepted` or `unsent`. Raises Fenced.
 
         Need not be called for one that another follows: none is sealed before the one before it was accepted.
@@ -114,5 +115,5 @@ def _message(row: Any, box: Box) -> Sealed:
         end_offset=row.end_offset,
         body=body,
         sources=[Source(*source) for source in sources],
-        deliver=row.state == "sealed",
+        deliver=row.state == SEALED,
     )

@@ -11,8 +11,9 @@ from sqlalchemy import case, exists, func, select
 from bf_plugin.items import Message
 from bf_plugin.journal.base import Base
 from bf_plugin.journal.runs import decode_usage
+from bf_plugin.journal.states import ACCEPTED, ENDED, SEALED, CallState, RunState, StepState
 from bf_plugin.journal.tables import calls, messages, runs, steps
-from bf_plugin.values import Usage
+from bf_plugin.values import FinishReason, Status, Usage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,9 +22,9 @@ class RunLine:
 
     id: str
     app: str
-    state: str
-    outcome: str | None
-    finish_reason: str | None
+    state: RunState
+    outcome: Status | None
+    finish_reason: FinishReason | None
     owner: str | None
     attempts: int
     created_at: float
@@ -34,10 +35,10 @@ class RunLine:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepLine:
-    """One step; `state` is creating, named or done."""
+    """One step."""
 
     number: int
-    state: str
+    state: StepState
     started_at: float
     ended_at: float | None
     usage: Usage
@@ -49,7 +50,7 @@ class CallLine:
 
     step: int
     name: str
-    state: str
+    state: CallState
     deadline: float | None
     arguments: str | None = field(default=None, repr=False)
     output: str | None = field(default=None, repr=False)
@@ -58,15 +59,15 @@ class CallLine:
 class Overview(Base):
     """Reads, all of them short."""
 
-    def state(self, run_id: str) -> str | None:
+    def state(self, run_id: str) -> RunState | None:
         """Return the state of a run, None when it is gone."""
         query = select(runs.c.state).where(runs.c.id == run_id)
-        state: str | None = self.read(lambda connection: connection.execute(query).scalar())
+        state: RunState | None = self.read(lambda connection: connection.execute(query).scalar())
         return state
 
     def newest(self, limit: int) -> list[RunLine]:
         """Return runs that have not ended before those that have, the newest first."""
-        order = ((runs.c.state == "ended"), runs.c.created_at.desc())
+        order = ((runs.c.state == ENDED), runs.c.created_at.desc())
         return [_run(row) for row in self._rows(select(*_RUN).order_by(*order).limit(limit))]
 
     def run(self, run_id: str) -> RunLine | None:
@@ -91,10 +92,10 @@ class Overview(Base):
         """Return how many messages a run has, by their state."""
         mine = messages.c.run_id == run_id
         newest = select(func.max(messages.c.number)).where(mine).scalar_subquery()
-        ended = exists().where(runs.c.id == run_id, runs.c.state == "ended")
+        ended = exists().where(runs.c.id == run_id, runs.c.state == ENDED)
         # None is sealed before the one before it was accepted, and no run ended before its last was.
-        followed = (messages.c.state == "sealed") & ((messages.c.number < newest) | ended)
-        state = case((followed, "accepted"), else_=messages.c.state).label("state")
+        followed = (messages.c.state == SEALED) & ((messages.c.number < newest) | ended)
+        state = case((followed, ACCEPTED), else_=messages.c.state).label("state")
         query = select(state, func.count().label("number")).where(mine).group_by(state)
         return {row.state: row.number for row in self._rows(query)}
 

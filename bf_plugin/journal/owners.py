@@ -13,6 +13,7 @@ from sqlalchemy import Connection, delete, exists, extract, func, insert, or_, s
 
 from bf_plugin.journal.base import Base
 from bf_plugin.journal.signals import signal_all
+from bf_plugin.journal.states import ENDED
 from bf_plugin.journal.tables import owners, runs, unfinished
 
 
@@ -74,7 +75,7 @@ class OwnerStore(Base):
     def runs_of(self, gone: Collection[str]) -> list[tuple[str, int, str | None]]:
         """Return id, epoch and owner of the runs under way of processes that are gone or not on record."""
         unknown = ~exists().where(owners.c.id == runs.c.owner)
-        theirs = (unfinished, runs.c.state != "ended", or_(runs.c.owner.in_(list(gone)), unknown))
+        theirs = (unfinished, runs.c.state != ENDED, or_(runs.c.owner.in_(list(gone)), unknown))
         query = select(runs.c.id, runs.c.epoch, runs.c.owner).where(*theirs).order_by(runs.c.created_at)
         rows = self.read(lambda connection: connection.execute(query).all())
         return [(row.id, row.epoch, row.owner) for row in rows]
@@ -83,7 +84,7 @@ class OwnerStore(Base):
         """Remove processes that are gone and that no run needs to be found by any more."""
 
         def job(connection: Connection) -> None:
-            needed = exists().where(runs.c.owner == owners.c.id, unfinished, runs.c.state != "ended")
+            needed = exists().where(runs.c.owner == owners.c.id, unfinished, runs.c.state != ENDED)
             connection.execute(delete(owners).where(owners.c.id.in_(list(gone)), ~needed))
 
         return self.write(job)

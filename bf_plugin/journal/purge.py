@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from sqlalchemy import Connection, delete, exists, select
 
 from bf_plugin.journal.keys import KEY_LIFE
+from bf_plugin.journal.states import ENDED
 from bf_plugin.journal.tables import keys, messages, plugin_values, runs, threads
 
 RUNS_A_BATCH = 20
@@ -27,7 +28,7 @@ def purge_batch(connection: Connection, before: float) -> int:
     now = time.time()
     connection.execute(delete(keys).where(keys.c.created_at < now - KEY_LIFE))
     expired = _purge_values(connection, now)
-    old = select(runs.c.id).where(runs.c.ended_at < before, runs.c.state == "ended")
+    old = select(runs.c.id).where(runs.c.ended_at < before, runs.c.state == ENDED)
     ids = connection.execute(old.order_by(runs.c.ended_at).limit(RUNS_A_BATCH)).scalars().all()
     return expired + (_purge_runs(connection, ids) if ids else _purge_threads(connection, before))
 

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 from bf_plugin.errors import JournalError
 from bf_plugin.gateway.messengers.port import Destination
 from bf_plugin.items import Item, Message, Tool
-from bf_plugin.values import Usage
+from bf_plugin.journal.states import STARTING, RunState
+from bf_plugin.values import FinishReason, Status, Usage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,17 +55,24 @@ class RunRecord:
     created_at: float
     spec: RunSpec
     secrets: Secrets | None
-    state: str = "starting"
+    state: RunState = STARTING
     epoch: int = 1
     attempts: int = 0
     told: int = 0
     started_at: float | None = None
     ended_at: float | None = None
     deadline: float | None = None
-    outcome: str | None = None
-    finish_reason: str | None = None
+    outcome: Status | None = None
+    finish_reason: FinishReason | None = None
     error: Mapping[str, Any] | None = None
     usage: Usage = field(default_factory=Usage)
+
+    @property
+    def ending(self) -> Ending | None:
+        """How the run ended, None when it has no outcome yet."""
+        if self.outcome is None:
+            return None
+        return Ending(status=self.outcome, finish_reason=self.finish_reason or "error", error=self.error, won=False)
 
     def destination(self) -> Destination:
         """Return where this run's messages go."""
@@ -121,13 +129,25 @@ class Opened:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Decision:
-    """The outcome of a run; `won` tells whether it is the one just proposed."""
+class Ending:
+    """How a run ends, proposed or on record. `error` holds message, code and details of the `error` event.
 
-    won: bool
-    outcome: str
-    finish_reason: str
-    error: Mapping[str, Any] | None = None
+    `won` is false when another ending was on record first: whoever proposed one obeys that.
+    """
+
+    status: Status
+    finish_reason: FinishReason
+    error: Mapping[str, Any] | None = field(default=None, repr=False)
+    won: bool = True
+
+    @property
+    def lacks_error(self) -> bool:
+        """Whether only the outcome was read: the fence, which tells of outcomes, has no key to open an error."""
+        return not self.won and self.error is None and self.status in ("failed", "expired")
+
+
+CANCELLED = Ending(status="cancelled", finish_reason="cancelled")
+"""How a run ends that a caller or an operator stops."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,12 +159,12 @@ class Cut:
     state: Mapping[str, Any] | None = field(repr=False)
 
 
-class Decided(JournalError):
+class RunEnded(JournalError):
     """The run has an outcome already, so nothing more of it may be sealed but its end."""
 
-    def __init__(self, decision: Decision) -> None:
-        super().__init__(f"the run is {decision.outcome} already")
-        self.decision = decision
+    def __init__(self, ending: Ending) -> None:
+        super().__init__(f"the run is {ending.status} already")
+        self.ending = ending
 
 
 class ThreadBusy(JournalError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future
 from typing import Any
 
@@ -16,17 +16,16 @@ from bf_plugin.journal.base import Base
 from bf_plugin.journal.fence import fence, outcome_of
 from bf_plugin.journal.keys import Claim, check_claim, keep_claim
 from bf_plugin.journal.prepared import Prepared, insert_of
-from bf_plugin.journal.records import Cut, Decision, RunRecord, RunSpec, Secrets, ThreadBusy, UnknownThread
+from bf_plugin.journal.records import Cut, Ending, RunRecord, RunSpec, Secrets, ThreadBusy, UnknownThread
 from bf_plugin.journal.signals import signal_driver
+from bf_plugin.journal.states import ENDED, ENDING, QUEUED, STARTING, UNDER_WAY, RunState
 from bf_plugin.journal.tables import items, runs, threads, under_way, unfinished
 from bf_plugin.values import Usage
 
-UNDER_WAY = ("starting", "active", "ending")
-
 _this = runs.c.id == bindparam("run_id")
 _here = runs.c.thread_id == bindparam("thread_id")
-_waiting = (runs.c.state == "queued", runs.c.outcome.is_(None))
-_at_its_place = case((runs.c.state == "queued", "queued"), else_="ending")
+_waiting = (runs.c.state == QUEUED, runs.c.outcome.is_(None))
+_at_its_place = case((runs.c.state == QUEUED, QUEUED), else_=ENDING)
 
 _NEW_THREAD = insert_of(threads, "id", "app", "created_by", "used_at", "synced")
 _TOUCH = Prepared(
@@ -35,7 +34,7 @@ _TOUCH = Prepared(
     .values(used_at=bindparam("now"))
 )
 _OTHERS = Prepared(
-    select(runs.c.id, runs.c.state, runs.c.outcome).where(_here, runs.c.state != "ended").order_by(runs.c.created_at)
+    select(runs.c.id, runs.c.state, runs.c.outcome).where(_here, runs.c.state != ENDED).order_by(runs.c.created_at)
 )
 _NEW_RUN = insert_of(
     runs,
@@ -58,7 +57,7 @@ _THREAD_OF = Prepared(select(runs.c.thread_id).where(_this))
 _END = Prepared(
     update(runs)
     .where(_this)
-    .values(state="ended", ended_at=bindparam("now"), secrets_sealed=null(), usage=bindparam("used"))
+    .values(state=ENDED, ended_at=bindparam("now"), secrets_sealed=null(), usage=bindparam("used"))
 )
 _HOLD_THREAD = Prepared(select(threads.c.id).where(threads.c.id == bindparam("thread_id")).with_for_update())
 _BUSY = Prepared(select(runs.c.id).where(_here, under_way).limit(1))
@@ -66,7 +65,7 @@ _NEXT = Prepared(select(runs.c.id).where(_here, *_waiting).order_by(runs.c.creat
 _PROMOTE = Prepared(
     update(runs)
     .where(_this, *_waiting)
-    .values(state="starting", started_at=bindparam("now"), deadline=bindparam("until"))
+    .values(state=STARTING, started_at=bindparam("now"), deadline=bindparam("until"))
 )
 _PLAIN = (
     "id",
@@ -86,10 +85,10 @@ _TELL = Prepared(update(runs).where(_this).values(told=literal_column("1")))
 _open = (runs.c.owner == bindparam("owner"), unfinished)
 _DECIDED = Prepared(
     select(runs.c.id, runs.c.outcome, runs.c.finish_reason, runs.c.error_sealed).where(
-        *_open, runs.c.state != "ended", runs.c.outcome.is_not(None)
+        *_open, runs.c.state != ENDED, runs.c.outcome.is_not(None)
     )
 )
-_STARTING = Prepared(select(runs.c.id).where(*_open, runs.c.state == "starting"))
+_STARTING = Prepared(select(runs.c.id).where(*_open, runs.c.state == STARTING))
 _UNDER_WAY = Prepared(select(runs.c.id, runs.c.epoch, runs.c.owner).where(unfinished).order_by(runs.c.created_at))
 
 
@@ -116,7 +115,7 @@ class RunStore(Base):
             else:
                 _touch_thread(connection, record, now)
             state = _first_state(connection, record.thread_id, enqueue)
-            until = now + timeout if state == "starting" else None
+            until = now + timeout if state == STARTING else None
             created = dataclasses.replace(record, state=state, created_at=now, started_at=until and now, deadline=until)
             row = {name: getattr(created, name) for name in _PLAIN}
             _NEW_RUN.execute(connection, {**row, "spec_sealed": spec, "secrets_sealed": secrets})
@@ -126,34 +125,30 @@ class RunStore(Base):
 
         return self.write(job, record.id)
 
-    def decide(
-        self,
-        run_id: str,
-        outcome: str,
-        finish_reason: str,
-        error: Mapping[str, Any] | None = None,
-        *,
-        epoch: int | None = None,
-    ) -> Future[Decision]:
-        """Give a run its outcome, if it has none yet: the one statement that ends a run.
+    def decide(self, run_id: str, ending: Ending, *, epoch: int | None = None) -> Future[Ending]:
+        """Propose how a run ends: the one statement that gives it an outcome, if it has none yet.
 
-        Who loses reads the outcome that won and obeys. A queued run stays queued, so that it never holds its thread. A
-        driver says its `epoch`: raises Fenced when the run is another's to end.
+        Returns `ending`, or the one on record when that was first. A queued run stays queued, so that it never holds
+        its thread. A driver says its `epoch`: raises Fenced when the run is another's to end.
         """
-        sealed = None if error is None else self.vault.seal(dict(error))
-        values: dict[str, Any] = {"run_id": run_id, "as_outcome": outcome, "because": finish_reason, "error": sealed}
+        values: dict[str, Any] = {
+            "run_id": run_id,
+            "as_outcome": ending.status,
+            "because": ending.finish_reason,
+            "error": None if ending.error is None else self.vault.seal(dict(ending.error)),
+        }
         if epoch is not None:
             values["in_epoch"] = epoch
 
-        def job(connection: Connection) -> Decision:
+        def job(connection: Connection) -> Ending:
             decided = _DECIDE if epoch is None else _DECIDE_MINE
             if decided.execute(connection, values) == 1:
                 signal_driver(connection, run_id)
-                return Decision(won=True, outcome=outcome, finish_reason=finish_reason, error=error)
+                return ending
             if epoch is not None:
                 fence(connection, run_id, epoch)
-            row = outcome_of(connection, run_id)
-            return Decision(won=False, error=self.vault.open(row.error_sealed), **_named(row))
+            status, reason, error = outcome_of(connection, run_id)
+            return Ending(status=status, finish_reason=reason, error=self.vault.open(error), won=False)
 
         return self.write(job, run_id)
 
@@ -229,12 +224,12 @@ class RunStore(Base):
         row = self.read(lambda connection: connection.execute(query).one_or_none())
         return None if row is None else self._record(row)
 
-    def decided(self, owner: str) -> list[tuple[str, Decision]]:
-        """Return the runs `owner` drives that have an outcome and have not ended."""
+    def endings(self, owner: str) -> list[tuple[str, Ending]]:
+        """Return the runs `owner` drives that have an outcome and are not `ended`, with how they end."""
         rows = self.read(lambda connection: _DECIDED.rows(connection, {"owner": owner}))
         return [
-            (run_id, Decision(won=False, outcome=outcome, finish_reason=reason, error=self.vault.open(error)))
-            for run_id, outcome, reason, error in rows
+            (run_id, Ending(status=status, finish_reason=reason, error=self.vault.open(error), won=False))
+            for run_id, status, reason, error in rows
         ]
 
     def starting(self, owner: str) -> list[str]:
@@ -317,16 +312,12 @@ def _touch_thread(connection: Connection, record: RunRecord, now: float) -> None
         raise UnknownThread("no such thread")
 
 
-def _first_state(connection: Connection, thread_id: str, enqueue: bool) -> str:
+def _first_state(connection: Connection, thread_id: str, enqueue: bool) -> RunState:
     others = _OTHERS.rows(connection, {"thread_id": thread_id})
     undecided = [run_id for run_id, _, outcome in others if outcome is None]
     if undecided and not enqueue:
         raise ThreadBusy(undecided[0])
-    return "queued" if any(undecided) or any(state in UNDER_WAY for _, state, _ in others) else "starting"
-
-
-def _named(row: Any) -> dict[str, Any]:
-    return {"outcome": row.outcome, "finish_reason": row.finish_reason}
+    return QUEUED if any(undecided) or any(state in UNDER_WAY for _, state, _ in others) else STARTING
 
 
 def encode_usage(usage: Usage) -> str:

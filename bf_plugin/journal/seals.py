@@ -11,7 +11,7 @@ from sqlalchemy import Connection, bindparam, insert, select
 from bf_plugin.errors import Fenced
 from bf_plugin.journal.fence import fence, fence_undecided
 from bf_plugin.journal.prepared import Prepared, insert_of
-from bf_plugin.journal.records import Decided
+from bf_plugin.journal.records import RunEnded
 from bf_plugin.journal.tables import messages, runs
 
 _COLUMNS = tuple(column.name for column in messages.columns)
@@ -35,7 +35,7 @@ class Seal:
     row: dict[str, Any]
 
     def __call__(self, connection: Connection) -> None:
-        """Insert it, if its driver still owns the run. Raises Fenced; Decided where the run has an outcome already."""
+        """Insert it, if its driver still owns the run. Raises Fenced; RunEnded where the run has an outcome already."""
         if self.closing:
             fence(connection, self.run_id, self.epoch)
         else:
@@ -59,6 +59,6 @@ def _each(seals: Sequence[Seal], connection: Connection) -> bool:
     try:
         for seal in seals:
             seal(connection)
-    except (Fenced, Decided):
+    except (Fenced, RunEnded):
         return False
     return True

@@ -18,21 +18,32 @@ from bf_plugin.journal.prepared import Prepared, insert_of
 from bf_plugin.journal.records import Opened
 from bf_plugin.journal.runs import decode_usage, encode_usage
 from bf_plugin.journal.signals import signal_driver
+from bf_plugin.journal.states import (
+    ACTIVE,
+    CREATING,
+    DONE,
+    NAMED,
+    PENDING,
+    STARTED,
+    STARTING,
+    CallState,
+    StepState,
+)
 from bf_plugin.journal.tables import calls, items, runs, steps, threads, unfinished
 from bf_plugin.values import FinishReason, Usage
 
-Place = tuple[int, int]
-"""Where a call stands in its run: step number, position in the step."""
+CallKey = tuple[int, int]
+"""Tells a call of a run from the others: step number, position in the step."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallRecord:
     """A tool call as the journal has it; `output` is None until it is done."""
 
-    place: Place
+    key: CallKey
     call_id: str
     name: str
-    state: str
+    state: CallState
     arguments: str = field(repr=False)
     output: str | None = field(default=None, repr=False)
     tool_call_id: str | None = field(default=None, repr=False)
@@ -44,7 +55,7 @@ class StepRecord:
     """A step as the journal has it: the state it began with, its handle once the provider named it, how it ended."""
 
     number: int
-    state: str
+    state: StepState
     started_at: float
     ended_at: float | None
     usage: Usage
@@ -77,29 +88,27 @@ _SYNC = Prepared(
     .values(engine_key=bindparam("whose"), state_sealed=bindparam("state"), synced=bindparam("upto"))
 )
 _NEW_STEP = insert_of(steps, "run_id", "number", "state", "started_at", "parent_sealed")
-_NAME = Prepared(update(steps).where(*_step).values(state="named", handle_sealed=bindparam("handle")))
-_ACTIVE = Prepared(
-    update(runs).where(runs.c.id == bindparam("in_run"), runs.c.state == "starting").values(state="active")
-)
+_NAME = Prepared(update(steps).where(*_step).values(state=NAMED, handle_sealed=bindparam("handle")))
+_ACTIVE = Prepared(update(runs).where(runs.c.id == bindparam("in_run"), runs.c.state == STARTING).values(state=ACTIVE))
 _DONE = Prepared(
     update(steps)
     .where(*_step)
-    .values(state="done", ended_at=bindparam("now"), usage=bindparam("used"), ended_sealed=bindparam("how"))
+    .values(state=DONE, ended_at=bindparam("now"), usage=bindparam("used"), ended_sealed=bindparam("how"))
 )
 _NEW_CALL = insert_of(calls, "run_id", "call_id", "step", "position", "name", "state", "arguments_sealed")
 _START_CALL = Prepared(
     update(calls)
-    .where(*_call, calls.c.state == "pending")
-    .values(state="started", tool_call_id=bindparam("page_id"), deadline=bindparam("until"))
+    .where(*_call, calls.c.state == PENDING)
+    .values(state=STARTED, tool_call_id=bindparam("page_id"), deadline=bindparam("until"))
 )
 _FINISH_CALL = Prepared(
-    update(calls).where(*_call, calls.c.state != "done").values(state="done", result_sealed=bindparam("result"))
+    update(calls).where(*_call, calls.c.state != DONE).values(state=DONE, result_sealed=bindparam("result"))
 )
 _ANSWERED = Prepared(
     select(calls.c.run_id, calls.c.tool_call_id)
     .join(runs, runs.c.id == calls.c.run_id)
-    .where(runs.c.owner == bindparam("owner"), unfinished, runs.c.state == "active")
-    .where(calls.c.state == "done", calls.c.tool_call_id.is_not(None))
+    .where(runs.c.owner == bindparam("owner"), unfinished, runs.c.state == ACTIVE)
+    .where(calls.c.state == DONE, calls.c.tool_call_id.is_not(None))
 )
 _RESULT = Prepared(select(calls.c.result_sealed).where(*_call))
 
@@ -113,7 +122,7 @@ class StepStore(Base):
         """Put a step on record before the provider is asked; `fresh` items join the thread.
 
         Returns what the provider has (`state`, None if it is another engine's) and what it lacks (`new`).
-        Raises Fenced, Decided.
+        Raises Fenced, RunEnded.
         """
         sealed = [self.vault.seal(item) for item in fresh]
 
@@ -121,7 +130,7 @@ class StepStore(Base):
             fence_undecided(connection, run_id, epoch)
             _add_items(connection, thread_id, run_id, sealed)
             parent, synced = _state_of(connection, thread_id, engine_key)
-            row = {"run_id": run_id, "number": number, "state": "creating", "started_at": time.time()}
+            row = {"run_id": run_id, "number": number, "state": CREATING, "started_at": time.time()}
             _NEW_STEP.execute(connection, {**row, "parent_sealed": parent})
             new = self._items_after(connection, thread_id, synced)
             return Opened(state=self.vault.open(parent), synced=synced, new=new)
@@ -129,13 +138,13 @@ class StepStore(Base):
         return self.write(job, run_id)
 
     def reopen(self, run_id: str, epoch: int, number: int, *, thread_id: str, engine_key: str) -> Future[Opened]:
-        """Put a step back to `creating`: what an earlier driver asked for is lost. Raises Fenced, Decided."""
+        """Put a step back to `creating`: what an earlier driver asked for is lost. Raises Fenced, RunEnded."""
 
         def job(connection: Connection) -> Opened:
             fence_undecided(connection, run_id, epoch)
             _, synced = _state_of(connection, thread_id, engine_key)
             mine = (steps.c.run_id == run_id, steps.c.number == number)
-            connection.execute(update(steps).where(*mine).values(state="creating", handle_sealed=None))
+            connection.execute(update(steps).where(*mine).values(state=CREATING, handle_sealed=None))
             parent = connection.execute(select(steps.c.parent_sealed).where(*mine)).scalar_one()
             new = self._items_after(connection, thread_id, synced)
             return Opened(state=self.vault.open(parent), synced=synced, new=new)
@@ -170,7 +179,7 @@ class StepStore(Base):
     ) -> Future[None]:
         """Put a finished response on record: its items, its calls, the engine's state behind it.
 
-        Raises Fenced, Decided.
+        Raises Fenced, RunEnded.
         """
         sealed = [self.vault.seal(item) for item in produced]
         state_sealed = None if state is None else self.vault.seal(dict(state))
@@ -182,7 +191,7 @@ class StepStore(Base):
                 "step": number,
                 "position": position,
                 "name": _storable(call["name"]),
-                "state": "pending",
+                "state": PENDING,
                 "arguments_sealed": self.vault.seal(call["arguments"]),
             }
             for position, call in enumerate(asked)
@@ -201,23 +210,23 @@ class StepStore(Base):
         return self.write(job, run_id)
 
     def start_call(
-        self, run_id: str, epoch: int, place: Place, *, tool_call_id: str | None = None, deadline: float | None = None
+        self, run_id: str, epoch: int, key: CallKey, *, tool_call_id: str | None = None, deadline: float | None = None
     ) -> Future[None]:
-        """Mark a call `started`, before its tool is run or asked for. Raises Fenced, Decided."""
+        """Mark a call `started`, before its tool is run or asked for. Raises Fenced, RunEnded."""
 
         def job(connection: Connection) -> None:
             fence_undecided(connection, run_id, epoch)
-            _START_CALL.execute(connection, {**_at(run_id, place), "page_id": tool_call_id, "until": deadline})
+            _START_CALL.execute(connection, {**_at(run_id, key), "page_id": tool_call_id, "until": deadline})
 
         return self.write(job, run_id)
 
-    def finish_call(self, run_id: str, epoch: int, place: Place, output: str) -> Future[str]:
+    def finish_call(self, run_id: str, epoch: int, key: CallKey, output: str) -> Future[str]:
         """Mark a call `done`; returns its output, another one if an answer was on record first. Raises Fenced."""
         sealed = self.vault.seal(output)
 
         def job(connection: Connection) -> str:
             fence(connection, run_id, epoch)
-            mine = _at(run_id, place)
+            mine = _at(run_id, key)
             if _FINISH_CALL.execute(connection, {**mine, "result": sealed}) == 1:
                 return output
             return str(self.vault.open(_RESULT.value(connection, mine)))
@@ -238,9 +247,9 @@ class StepStore(Base):
             if run_id is None:
                 return None
             open_run = select(runs.c.id).where(runs.c.id == run_id, runs.c.outcome.is_(None)).scalar_subquery()
-            waiting = (calls.c.tool_call_id == tool_call_id, calls.c.state == "started", calls.c.run_id == open_run)
+            waiting = (calls.c.tool_call_id == tool_call_id, calls.c.state == STARTED, calls.c.run_id == open_run)
             in_time = update(calls).where(*waiting, calls.c.deadline > time.time())
-            won = connection.execute(in_time.values(state="done", result_sealed=sealed)).rowcount == 1
+            won = connection.execute(in_time.values(state=DONE, result_sealed=sealed)).rowcount == 1
             if won:
                 signal_driver(connection, run_id)
             return run_id, won
@@ -258,7 +267,7 @@ class StepStore(Base):
         rows = self.read(lambda connection: connection.execute(query).all())
         return [
             CallRecord(
-                place=(row.step, row.position),
+                key=(row.step, row.position),
                 call_id=row.call_id,
                 name=row.name,
                 state=row.state,
@@ -305,8 +314,8 @@ def _storable(text: str) -> str:
     return events.well_formed(text).replace("\0", "\ufffd")
 
 
-def _at(run_id: str, place: Place) -> dict[str, Any]:
-    return {"in_run": run_id, "in_step": place[0], "at": place[1]}
+def _at(run_id: str, key: CallKey) -> dict[str, Any]:
+    return {"in_run": run_id, "in_step": key[0], "at": key[1]}
 
 
 def _state_of(connection: Connection, thread_id: str, engine_key: str) -> tuple[bytes | None, int]:

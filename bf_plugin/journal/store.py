@@ -27,17 +27,17 @@ from bf_plugin.journal.threads import ThreadStore
 from bf_plugin.journal.vault import Vault, key_in
 from bf_plugin.journal.writer import Writer, explain, written
 
-Place = SqliteFile | PostgresServer
+Database = SqliteFile | PostgresServer
 
 
 class Journal:
-    """The database: `runs`, `steps`, `log` and so on are its parts. `place` is where it lies."""
+    """The database: `runs`, `steps`, `log` and so on are its parts. `database` is where it lies."""
 
-    def __init__(self, writers: Engine, readers: Engine, vault: Vault, place: Place) -> None:
-        self.place = place
+    def __init__(self, writers: Engine, readers: Engine, vault: Vault, database: Database) -> None:
+        self.database = database
         self.vault = vault
         self._engines = (writers, readers)
-        self._writer = Writer(writers, place.wake, place.wrote, place.direct())
+        self._writer = Writer(writers, database.wake, database.wrote, database.direct())
         self.runs = RunStore(readers, self._writer, vault)
         self.steps = StepStore(readers, self._writer, vault)
         self.log = MessageLog(readers, self._writer, vault)
@@ -58,7 +58,7 @@ class Journal:
     def close(self) -> None:
         """Commit what is queued and close all connections."""
         self._writer.close()
-        self.place.close()
+        self.database.close()
         for engine in self._engines:
             engine.dispose()
 
@@ -68,14 +68,14 @@ def open_journal(url: str, secret_keys: Sequence[str] = (), *, create: bool = Tr
 
     Raises ConfigurationError for a URL that cannot work, JournalError when the database fails.
     """
-    place = place_of(url)
-    if isinstance(place, SqliteFile):
-        return _open_sqlite(place, secret_keys, create)
+    database = database_of(url)
+    if isinstance(database, SqliteFile):
+        return _open_sqlite(database, secret_keys, create)
     vault = Vault(shared_keys(secret_keys))
-    return _prepared(postgres_engines(place), vault, place, create)
+    return _prepared(postgres_engines(database), vault, database, create)
 
 
-def place_of(url: str) -> Place:
+def database_of(url: str) -> Database:
     """Return what an SQLAlchemy URL names, without looking there. Raises ConfigurationError for what cannot work."""
     try:
         parsed = make_url(url)
@@ -100,23 +100,23 @@ def shared_keys(secret_keys: Sequence[str]) -> Sequence[str]:
     return secret_keys
 
 
-def _open_sqlite(place: SqliteFile, secret_keys: Sequence[str], create: bool) -> Journal:
-    path = place.path
+def _open_sqlite(database: SqliteFile, secret_keys: Sequence[str], create: bool) -> Journal:
+    path = database.path
     if not create and not path.exists():
         raise ConfigurationError(f"there is no journal at {path}: set BF_DATABASE_URL to where it is")
     make_folder(path)
-    vault = Vault(secret_keys or [key_in(place.key_file)])
-    return _prepared(sqlite_engines(path), vault, place, create)
+    vault = Vault(secret_keys or [key_in(database.key_file)])
+    return _prepared(sqlite_engines(path), vault, database, create)
 
 
-def _prepared(engines: tuple[Engine, Engine], vault: Vault, place: Place, create: bool) -> Journal:
+def _prepared(engines: tuple[Engine, Engine], vault: Vault, database: Database, create: bool) -> Journal:
     try:
         with engines[0].begin() as connection:
             prepare(connection, create=create)
     except Exception as error:
         engines[0].dispose()
         raise (explain(error) if isinstance(error, DBAPIError) else error) from None
-    return Journal(*engines, vault, place)
+    return Journal(*engines, vault, database)
 
 
 def default_url(name: str | None, host: object) -> str:

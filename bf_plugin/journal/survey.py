@@ -13,7 +13,7 @@ from bf_plugin.journal.postgres import PostgresServer, postgres_engines
 from bf_plugin.journal.schema import prepare
 from bf_plugin.journal.signals import CHANNEL
 from bf_plugin.journal.sqlite import visiting_engine
-from bf_plugin.journal.store import Place
+from bf_plugin.journal.store import Database
 from bf_plugin.journal.tables import items, runs
 from bf_plugin.journal.vault import Vault
 from bf_plugin.journal.writer import explain
@@ -27,8 +27,8 @@ _OLDEST_SERVER = (13,)
 class Survey:
     """One transaction on a database, undone at the end. Every method raises JournalError when the database fails."""
 
-    def __init__(self, place: Place) -> None:
-        self._engine = _engine(place)
+    def __init__(self, database: Database) -> None:
+        self._engine = _engine(database)
         self._connection: Connection | None = None
 
     def __enter__(self) -> Survey:
@@ -109,9 +109,9 @@ def hears_signals(server: PostgresServer, name: str) -> bool:
     return False
 
 
-def _engine(place: Place) -> Engine:
+def _engine(database: Database) -> Engine:
     """Return an engine whose transactions may write."""
-    if isinstance(place, PostgresServer):
-        writers, _ = postgres_engines(place)  # neither has connected yet
+    if isinstance(database, PostgresServer):
+        writers, _ = postgres_engines(database)  # neither has connected yet
         return writers
-    return visiting_engine(place.path, PATIENCE)
+    return visiting_engine(database.path, PATIENCE)

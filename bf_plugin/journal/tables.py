@@ -18,6 +18,8 @@ from sqlalchemy import (
     text,
 )
 
+from bf_plugin.journal.states import UNDER_WAY
+
 metadata = MetaData()
 
 _Id = String(64)
@@ -47,7 +49,7 @@ items = Table(
     sqlite_autoincrement=True,
 )
 
-under_way = text("state IN ('starting', 'active', 'ending')")
+under_way = text(f"state IN {UNDER_WAY}")
 """The states of a run that holds its thread."""
 
 runs = Table(
@@ -87,7 +89,7 @@ runs = Table(
         postgresql_where=text("told = 0"),
     ),
 )
-"""States: queued, starting, active, ending, ended. `outcome` is written once; `secrets` are erased at the end.
+"""Its states are in `states`. `outcome` is written once; `secrets` are erased at the end.
 
 `told` is set when the plugins know of the end: then nobody has to do anything for the run any more."""
 
@@ -102,7 +104,7 @@ messages = Table(
     Column("state", String(10), nullable=False),
     Column("data_sealed", LargeBinary, nullable=False),
 )
-"""The event log: `sealed`, then `accepted` or `unsent`. A message without events has last_seq < first_seq."""
+"""The event log. A message without events has last_seq < first_seq."""
 
 steps = Table(
     "bf_steps",
@@ -117,8 +119,7 @@ steps = Table(
     Column("handle_sealed", LargeBinary),
     Column("ended_sealed", LargeBinary),
 )
-"""`creating` with its parent state before the provider is asked, `named` with its handle, `done` with
-what the driver needs to go on behind it."""
+"""A step has its parent state before the provider is asked, then its handle, at last what the driver needs to go on."""
 
 calls = Table(
     "bf_calls",
@@ -134,9 +135,9 @@ calls = Table(
     Column("arguments_sealed", LargeBinary, nullable=False),
     Column("result_sealed", LargeBinary),
 )
-"""`pending`, `started` before its hook is called, `done` with its result. `tool_call_id` names those a page answers.
+"""`tool_call_id` names those that a page answers.
 
-The key is the call's place, since not every provider's call ids are unique in a run."""
+The key is a call's step and position, since not every provider's call ids are unique in a run."""
 
 unfinished = runs.c.told == literal_column("0")
 """What somebody still has to do with. Written out, not bound: else SQLite does not use the index that knows them."""

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, delete, select
 
 from bf_plugin.journal.base import Base
 from bf_plugin.journal.records import ThreadBusy, UnknownThread
+from bf_plugin.journal.states import ENDED
 from bf_plugin.journal.tables import runs, steps, threads
 
 
@@ -69,7 +70,7 @@ class ThreadStore(Base):
         """
 
         def job(connection: Connection) -> None:
-            under_way = select(runs.c.id).where(runs.c.thread_id == thread_id, runs.c.state != "ended")
+            under_way = select(runs.c.id).where(runs.c.thread_id == thread_id, runs.c.state != ENDED)
             mine = (threads.c.id == thread_id, threads.c.app == app)
             if connection.execute(select(threads.c.id).where(*mine).with_for_update()).first() is None:
                 raise UnknownThread("no such thread")

@@ -66,19 +66,19 @@ class Vault:
 
 
 class Box:
-    """The messages of one run: `place` is the number of each."""
+    """Seals the messages of one run, each bound to its number."""
 
     def __init__(self, ciphers: Iterable[AESGCM]) -> None:
         self._first, *self._others = ciphers
 
-    def seal(self, value: Any, place: int) -> bytes:
+    def seal(self, value: Any, number: int) -> bytes:
         """Return `value`, anything JSON-able, sealed."""
         nonce = os.urandom(_NONCE)
-        return nonce + self._first.encrypt(nonce, _packed(value), b"%d" % place)
+        return nonce + self._first.encrypt(nonce, _packed(value), b"%d" % number)
 
-    def open(self, sealed: bytes, place: int) -> Any:
-        """Return what was sealed for this place. Raises JournalError when no key fits."""
-        nonce, rest, bound = sealed[:_NONCE], sealed[_NONCE:], b"%d" % place
+    def open(self, sealed: bytes, number: int) -> Any:
+        """Return what was sealed under this number. Raises JournalError when no key fits."""
+        nonce, rest, bound = sealed[:_NONCE], sealed[_NONCE:], b"%d" % number
         for cipher in (self._first, *self._others):
             with contextlib.suppress(InvalidTag):
                 return msgspec.msgpack.decode(cipher.decrypt(nonce, rest, bound))

@@ -26,7 +26,7 @@ from sqlalchemy.exc import DBAPIError
 from bf_plugin.errors import Fenced, JournalError
 from bf_plugin.journal.direct import Direct
 from bf_plugin.journal.outages import OUTAGE, is_committed, passes, pauses, transaction_id
-from bf_plugin.journal.records import Decided
+from bf_plugin.journal.records import RunEnded
 from bf_plugin.journal.signals import signalled
 from bf_plugin.runtime.logs import get_logger
 
@@ -36,7 +36,7 @@ Outcome = tuple[Any, "BaseException | None"]
 """What a job returned, and what it failed with: one of the two."""
 
 _GROUP = 256
-_BEFORE_WRITING = (Fenced, Decided)
+_BEFORE_WRITING = (Fenced, RunEnded)
 """What a fence raises: nothing was changed then, so there is nothing to undo."""
 
 
@@ -113,7 +113,7 @@ class Writer:
     def at_once(self, work: Callable[[Connection], bool], writes: int) -> bool:
         """Do some writes on the event loop itself. Returns False when nothing was changed: then they are to be queued.
 
-        `work` returns whether it could be done. Raises Fenced and Decided as it does.
+        `work` returns whether it could be done. Raises Fenced and RunEnded as it does.
         """
         if self._direct is None or self._unfinished or self._closed or not _on_a_loop():
             return False
@@ -134,8 +134,8 @@ class Writer:
 
         try:
             return future if self.at_once(work, 1) else None
-        except _BEFORE_WRITING as refusal:
-            future.set_exception(refusal)
+        except _BEFORE_WRITING as error:
+            future.set_exception(error)
             return future
 
     def submit(self, job: Callable[[Connection], T], key: str = "") -> Future[T]:

@@ -11,12 +11,12 @@ from typing import Any, TypeVar
 
 from bf_plugin.errors import Fenced, JournalError
 from bf_plugin.gateway import events
-from bf_plugin.journal import Journal, RunRecord
+from bf_plugin.journal import Ending, Journal, RunRecord
 from bf_plugin.plugins.calls import HookCalls
-from bf_plugin.run.endings import Ending, refusal
+from bf_plugin.run.endings import request_error
 from bf_plugin.run.outbox import Outbox
 from bf_plugin.run.steps import StepRunner
-from bf_plugin.run.ticket import Result, Ticket
+from bf_plugin.run.ticket import FullEnding, Ticket
 from bf_plugin.runtime.logs import RunLogger
 from bf_plugin.runtime.loop import settled
 from bf_plugin.values import Outcome, Run, StopReason, Usage
@@ -65,21 +65,19 @@ class Closing:
         """Take the run back: its start is answered with an error."""
         promoted = await self._insist(lambda: self._journal.runs.discard(*self._ids, timeout=self._timeout))
         self._log.info("the start is refused: %s", cause)
-        self._ticket.refuse(refusal(cause, operator_key=self._record.spec.operator_key))
+        self._ticket.refuse(request_error(cause, operator_key=self._record.spec.operator_key))
         if promoted is not None:
             self._promoted(promoted)
 
     async def decide(self, ending: Ending) -> Ending:
         """Propose the outcome; return the one that counts, which is that of whoever was first. Raises Fenced."""
-        proposal = (self._record.id, ending.status, ending.finish_reason, ending.error)
-        decision = await self._insist(lambda: self._journal.runs.decide(*proposal, epoch=self._record.epoch))
-        return ending if decision.won else Ending.of(decision)
+        return await self._insist(lambda: self._journal.runs.decide(self._ids[0], ending, epoch=self._ids[1]))
 
     async def close(self, ending: Ending, reason: StopReason | None, content: Sequence[Mapping[str, Any]]) -> None:
         """Send `end`, leave the thread in order, free it, tell everybody. `content` is what the model said last."""
         self._outbox.discard()
         await self._steps.settle()
-        if ending.decided and ending.status in ("cancelled", "expired"):
+        if not ending.won and ending.status in ("cancelled", "expired"):
             default: StopReason = "deadline" if ending.status == "expired" else "stop"
             self._hooks.on_stop(self._run, reason or default)
         cancelling = asyncio.ensure_future(self._steps.cancel())
@@ -116,7 +114,7 @@ class Closing:
         if not self._troubled:
             self._troubled = True
             self._log.error("the run waits for the journal, to be ended: %s", error)
-            self._ticket.fail(refusal(error, operator_key=False))
+            self._ticket.fail(request_error(error, operator_key=False))
 
     async def _insist(self, write: Callable[[], Future[T]]) -> T:
         """Repeat a write until the journal takes it."""
@@ -152,13 +150,13 @@ class Closing:
         tokens = (len(self._steps.partial_text()) + 3) // 4
         return self._steps.usage + Usage(completion_tokens=tokens, total_tokens=tokens, estimated=True)
 
-    def _result(self, ending: Ending, usage: Usage, content: Sequence[Mapping[str, Any]]) -> Result:
+    def _result(self, ending: Ending, usage: Usage, content: Sequence[Mapping[str, Any]]) -> FullEnding:
         """Return what a polling caller is answered: the provider's content if no plugin changed its text."""
         completed = ending.status == "completed"
         answer = self._said.answer if completed else self._said.text
         untouched = "".join(part["text"]["value"] for part in content) == answer
         text = [{"type": "text", "text": {"value": answer}}] if answer else []
-        return Result(
+        return FullEnding(
             status=ending.status,
             finish_reason=ending.finish_reason,
             usage=usage,

@@ -17,8 +17,8 @@ from bf_plugin.plugins.calls import HookCalls
 from bf_plugin.run.cursors import raw_texts
 from bf_plugin.values import Delta, Run
 
-Place = tuple[int, tuple[int, int]]
-"""Where text comes from: step number, and (output, content) indexes in its response."""
+PartKey = tuple[int, tuple[int, int]]
+"""Which part of the provider's text: step number, and (output, content) indexes in its response."""
 
 
 class NotReplayable(BFError):
@@ -27,11 +27,11 @@ class NotReplayable(BFError):
 
 @dataclass(slots=True)
 class Text:
-    """Text of one place, in parts to be joined; `sequence` is the provider's cursor behind it."""
+    """Text of one part, in pieces to be joined; `sequence` is the provider's cursor behind it."""
 
-    parts: list[str]
+    pieces: list[str]
     size: int
-    place: Place
+    part: PartKey
     sequence: int
 
 
@@ -177,9 +177,9 @@ class Composer:
         )
 
     async def _add_text(self, draft: Draft, entry: Text, closing: bool) -> None:
-        raw = events.well_formed("".join(entry.parts))
+        raw = events.well_formed("".join(entry.pieces))
         text = await self._shaped_and_new(raw, final=False, closing=closing)
-        step, part = entry.place
+        step, part = entry.part
         kept = raw if self._hooks.has_on_delta else None
         draft.sources.append(Source(step, entry.sequence, part, len(raw), kept))
         self._say(draft, text)

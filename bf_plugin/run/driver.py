@@ -13,14 +13,15 @@ from bf_plugin.errors import Fenced, JournalError
 from bf_plugin.gateway import events
 from bf_plugin.gateway.messengers.port import Messenger
 from bf_plugin.items import Item
-from bf_plugin.journal import Decided, Journal, RunRecord
-from bf_plugin.journal.records import Decision, Sealed
+from bf_plugin.journal import Ending, Journal, RunEnded, RunRecord
+from bf_plugin.journal.records import Sealed
+from bf_plugin.journal.states import ENDED
 from bf_plugin.journal.steps import CallRecord
 from bf_plugin.plugins.calls import HookCalls
 from bf_plugin.run.closing import Closing
 from bf_plugin.run.composer import Composer
 from bf_plugin.run.delivery import Delivery
-from bf_plugin.run.endings import Ending, RunFailed, ending_of, refusal
+from bf_plugin.run.endings import RunFailed, ending_of, is_expected, request_error
 from bf_plugin.run.outbox import Outbox
 from bf_plugin.run.pace import Pace
 from bf_plugin.run.steps import StepRunner
@@ -115,10 +116,10 @@ class Drive:
         """Which of the run's drivers this is."""
         return self._record.epoch
 
-    def stop(self, decision: Decision, reason: StopReason) -> None:
+    def stop(self, ending: Ending, reason: StopReason) -> None:
         """End the run as somebody else decided."""
         self._stop_reason = reason
-        self._interrupt(Decided(decision))
+        self._interrupt(RunEnded(ending))
 
     def answered(self, tool_call_id: str) -> None:
         """Look at the journal: a page answered a tool call."""
@@ -134,16 +135,16 @@ class Drive:
         deadline = self._watch_deadline()
         try:
             rows = await self._restore() if self._record.epoch > 1 else ()
-            if self._record.state == "ended":
-                return await self._closing.tell(self._on_record(), self._record.usage)
+            if self._record.state == ENDED and self._record.ending is not None:
+                return await self._closing.tell(self._record.ending, self._record.usage)
             lane = asyncio.ensure_future(self._outbox.run())
             await self._drive(rows)
         except Fenced:
             self._log.info("another process took the run over")
-            self._ticket.fail(refusal(JournalError("another process took the run over"), operator_key=False))
+            self._ticket.fail(request_error(JournalError("another process took the run over"), operator_key=False))
         except Exception as error:
             self._log.error("the run is left to the next start of a process: %s", error, error=error)
-            self._ticket.fail(refusal(error, operator_key=False))
+            self._ticket.fail(request_error(error, operator_key=False))
         finally:
             deadline.cancel()
             if lane is not None:
@@ -152,15 +153,15 @@ class Drive:
 
     async def _drive(self, rows: Sequence[Sealed]) -> None:
         ending, cause = await self._converse_or_fail(rows)
-        if isinstance(cause, Decided):
+        if isinstance(cause, RunEnded):
             self._ticket.accept()
         elif cause is not None and self._ticket.claim():
             return await self._closing.refuse(cause)
-        if ending.error is not None and not ending.decided:
-            self._log.warning("the run fails: %s", cause, error=None if ending.expected else cause)
-        if not ending.decided:
+        if ending.error is not None and ending.won:
+            self._log.warning("the run fails: %s", cause, error=None if is_expected(cause) else cause)
+        if ending.won:
             await self._outbox.flush()  # what came before a failure is the page's
-        if not ending.decided or ending.lacks_error:
+        if ending.won or ending.lacks_error:
             ending = await self._closing.decide(ending)
         await self._closing.close(ending, self._stop_reason, self._content)
         return None
@@ -170,18 +171,12 @@ class Drive:
         rows = await asyncio.to_thread(self._parts.journal.log.all, self._record.id)
         self._outbox.restore(rows)
         await self._steps.restore()
-        if self._record.outcome is not None:
-            self._interruption = self._interruption or Decided(self._on_record().as_decision())
+        if (ending := self._record.ending) is not None:
+            self._interruption = self._interruption or RunEnded(ending)
         elif (attempts := self._record.attempts) > ATTEMPTS:
             text = f"{attempts} processes in a row ended while they drove this run; its text is kept"
             self._interruption = RunFailed("too_many_takeovers", text)
         return rows
-
-    def _on_record(self) -> Ending:
-        """Return the ending of a run that had one when it was taken over."""
-        record = self._record
-        outcome, reason = record.outcome or "failed", record.finish_reason or "error"
-        return Ending.of(Decision(won=False, outcome=outcome, finish_reason=reason, error=record.error))
 
     async def _converse_or_fail(self, rows: Sequence[Sealed]) -> tuple[Ending, Exception | None]:
         """Return how the conversation ended, and what ended it if that was not the model."""
@@ -232,9 +227,9 @@ class Drive:
     def _interrupt(self, cause: Exception) -> None:
         """Break off the conversation because of `cause`, once."""
         if self._work is not None and self._work.done():
-            if isinstance(cause, JournalError) and not isinstance(cause, (Decided, Fenced)):
+            if isinstance(cause, JournalError) and not isinstance(cause, (RunEnded, Fenced)):
                 self._closing.trouble(cause)
-            elif not isinstance(cause, Decided):
+            elif not isinstance(cause, RunEnded):
                 self._log.info("after the run's end: %s", cause)
             return
         if self._interruption is None:
@@ -258,7 +253,7 @@ class Drive:
             error={"message": message, "code": "run_expired", "details": None},
         )
         try:
-            self._interrupt(Decided((await self._closing.decide(ending)).as_decision()))
+            self._interrupt(RunEnded(await self._closing.decide(ending)))
         except Fenced as fault:
             self._interrupt(fault)
 

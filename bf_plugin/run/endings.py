@@ -2,47 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, cast, get_args
+from dataclasses import replace
+from typing import Any, cast
 
 from bf_plugin.errors import BFError, JournalError, PluginError, ProviderError, RequestError, StopRun
-from bf_plugin.journal.records import Decided, Decision
+from bf_plugin.journal.records import Ending, RunEnded
+from bf_plugin.journal.states import STATUS_OF
 from bf_plugin.run.composer import NotReplayable
 from bf_plugin.run.delivery import DeliveryFailed
-from bf_plugin.run.ticket import Result
-from bf_plugin.values import FinishReason, Status
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ending:
-    """How a run ends, or would: `error` is what the `error` event says, `decided` that it is on record already."""
-
-    status: Status
-    finish_reason: FinishReason
-    error: Mapping[str, Any] | None = None
-    decided: bool = False
-    expected: bool = True
-    """Whether this can happen without anybody's mistake: else the log shows where it came from."""
-
-    @property
-    def lacks_error(self) -> bool:
-        """Whether the outcome was seen without its error: the fence, which tells of outcomes, has no key to open it."""
-        return self.decided and self.error is None and self.status in ("failed", "expired")
-
-    def as_decision(self) -> Decision:
-        """Return this ending as what is on record."""
-        return Decision(won=False, outcome=self.status, finish_reason=self.finish_reason, error=self.error)
-
-    @classmethod
-    def of(cls, decision: Decision) -> Ending:
-        """Return the ending that is on record."""
-        return cls(
-            status=cast("Status", decision.outcome),
-            finish_reason=cast("FinishReason", decision.finish_reason),
-            error=decision.error,
-            decided=True,
-        )
+from bf_plugin.values import FinishReason
 
 
 class RunFailed(BFError):
@@ -55,22 +23,23 @@ class RunFailed(BFError):
 
 def ending_of(cause: Exception) -> Ending:
     """Return what `cause` means for the run it ended."""
-    if isinstance(cause, Decided):
-        return Ending.of(cause.decision)
+    if isinstance(cause, RunEnded):
+        return replace(cause.ending, won=False)
     if isinstance(cause, StopRun):
         return _stopped_by_hook(cause)
-    expected = isinstance(cause, BFError) and not isinstance(cause, PluginError)
-    return Ending(status="failed", finish_reason="error", error=_error(cause), expected=expected)
+    return Ending(status="failed", finish_reason="error", error=_error(cause))
+
+
+def is_expected(cause: Exception | None) -> bool:
+    """Tell whether `cause` can happen without anybody's mistake; if not, the log shows where it came from."""
+    return isinstance(cause, BFError) and not isinstance(cause, PluginError)
 
 
 def _stopped_by_hook(cause: StopRun) -> Ending:
-    reason = cast("FinishReason", cause.finish_reason if cause.finish_reason in get_args(FinishReason) else "error")
-    if reason == "cancelled":
-        return Ending(status="cancelled", finish_reason=reason)
-    if reason in ("error", "expired"):
-        error = {"message": cause.message or "stopped by a plugin", "code": "stopped_by_hook", "details": None}
-        return Ending(status="failed" if reason == "error" else "expired", finish_reason=reason, error=error)
-    return Ending(status="completed", finish_reason=reason)
+    reason = cast("FinishReason", cause.finish_reason if cause.finish_reason in STATUS_OF else "error")
+    error = {"message": cause.message or "stopped by a plugin", "code": "stopped_by_hook", "details": None}
+    failed = reason in ("error", "expired")
+    return Ending(status=STATUS_OF[reason], finish_reason=reason, error=error if failed else None)
 
 
 def _error(cause: Exception) -> dict[str, Any]:
@@ -110,7 +79,7 @@ def provider_problem(cause: ProviderError, *, operator_key: bool) -> RequestErro
     return RequestError(502, f"the provider failed: {cause.message}", details=cause.code)
 
 
-def refusal(cause: Exception, *, operator_key: bool) -> RequestError:
+def request_error(cause: Exception, *, operator_key: bool) -> RequestError:
     """Return `cause` as the answer to a start whose run does not exist because of it."""
     if isinstance(cause, RequestError):
         return cause
@@ -131,12 +100,12 @@ _CODES = {
 }
 
 
-def failure_of(result: Result) -> RequestError | None:
-    """Return what a polling caller is answered instead of a result, None when there is one."""
-    error = result.error or {}
-    if result.status == "expired":
+def failure_of(ending: Ending) -> RequestError | None:
+    """Return the error that a polling caller is answered with, None when the run did not fail."""
+    error = ending.error or {}
+    if ending.status == "expired":
         return RequestError(408, error.get("message", "the run took too long"), details=error.get("code"))
-    if result.status == "failed":
+    if ending.status == "failed":
         code = error.get("code")
         return RequestError(_CODES.get(code or "", 502), error.get("message", "the run failed"), details=code)
     return None

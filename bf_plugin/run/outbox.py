@@ -15,8 +15,9 @@ from typing import Any
 
 from bf_plugin.errors import Fenced, JournalError
 from bf_plugin.journal.log import RunLog
-from bf_plugin.journal.records import Decided, Sealed
-from bf_plugin.run.composer import Action, Composer, Entry, Event, Final, Place, Text
+from bf_plugin.journal.records import RunEnded, Sealed
+from bf_plugin.journal.states import ACCEPTED, UNSENT
+from bf_plugin.run.composer import Action, Composer, Entry, Event, Final, PartKey, Text
 from bf_plugin.run.delivery import Delivery, DeliveryFailed
 from bf_plugin.run.pace import Pace
 
@@ -34,7 +35,7 @@ class Outbox:
     """One run's lane. The driver puts text, events and actions in; `run` is the task that sends them.
 
     `on_fault` is told when the lane cannot go on as meant: DeliveryFailed (what follows is sealed, but not sent),
-    Decided, Fenced (nothing follows), JournalError, or what an `on_delta` hook raised. What ends a run is sealed,
+    RunEnded, Fenced (nothing follows), JournalError, or what an `on_delta` hook raised. What ends a run is sealed,
     however long the journal fails. `pace` says for how long text is joined. Without a `delivery` (a polling caller)
     messages are sealed only.
     """
@@ -54,7 +55,7 @@ class Outbox:
         self._pace = pace
         self._on_fault = on_fault
         self._pending: deque[Entry] = deque()
-        self._half: tuple[str, Place, int] | None = None
+        self._half: tuple[str, PartKey, int] | None = None
         self._closing = self._over = self._held = False
         self._hold: Callable[[bool], None] | None = None
         self._unsent: Sealed | None = None
@@ -75,7 +76,7 @@ class Outbox:
         """Say how the stream can be held that text comes from now; None: it cannot, or there is none."""
         self._hold, self._held = hold, False
 
-    def text(self, text: str, place: Place, sequence: int) -> None:
+    def text(self, text: str, part: PartKey, sequence: int) -> None:
         """Add text of the provider; what comes after `discard` is not said any more.
 
         What ends in half a character waits as a whole for the other half: a cursor may not lie within a delta.
@@ -84,14 +85,14 @@ class Outbox:
             return
         if self._half is not None:
             half, self._half = self._half, None
-            if half[1] == place:
+            if half[1] == part:
                 text = half[0] + text
             else:
                 self._add(*half)
         if "\ud800" <= text[-1:] <= "\udbff":
-            self._half = (text, place, sequence)
+            self._half = (text, part, sequence)
         else:
-            self._add(text, place, sequence)
+            self._add(text, part, sequence)
 
     def event(self, event: Mapping[str, Any]) -> None:
         """Add an event; text before it goes first, at once."""
@@ -194,7 +195,7 @@ class Outbox:
         while True:
             try:
                 return await self._log.seal(message, closing=closing)
-            except (Decided, Fenced):
+            except (RunEnded, Fenced):
                 raise
             except JournalError as fault:
                 if not closing:
@@ -208,7 +209,7 @@ class Outbox:
         try:
             await self._delivery.send(message.body)
         except DeliveryFailed:
-            self._log.settle(message.number, "unsent")
+            self._log.settle(message.number, UNSENT)
             raise
         self._unmarked = message
 
@@ -230,7 +231,7 @@ class Outbox:
         message, self._unmarked = self._unmarked, None
         if message is not None:
             # Not awaited: a lost mark costs one more sending of the same bytes, and the next seal meets the same fault.
-            self._log.settle(message.number, "accepted")
+            self._log.settle(message.number, ACCEPTED)
 
     def _take(self) -> list[Entry]:
         """Return what the next message carries: everything that waits, up to a bound on its text."""
@@ -270,14 +271,14 @@ class Outbox:
         else:
             self._pace.on_beat(self._text_due, self)
 
-    def _add(self, text: str, place: Place, sequence: int) -> None:
+    def _add(self, text: str, part: PartKey, sequence: int) -> None:
         last = self._pending[-1] if self._pending else None
-        if isinstance(last, Text) and last.place == place:
-            last.parts.append(text)
+        if isinstance(last, Text) and last.part == part:
+            last.pieces.append(text)
             last.size += len(text)
             last.sequence = sequence
         elif text:
-            last = Text([text], len(text), place, sequence)
+            last = Text([text], len(text), part, sequence)
             self._put(last)
         else:
             return

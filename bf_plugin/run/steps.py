@@ -14,6 +14,7 @@ from bf_plugin.errors import ProviderError
 from bf_plugin.items import FunctionCall, Item, text_message
 from bf_plugin.journal import Cut, Journal, RunRecord
 from bf_plugin.journal.records import Opened, Sealed
+from bf_plugin.journal.states import DONE, QUEUED
 from bf_plugin.journal.steps import CallRecord, StepRecord
 from bf_plugin.run.cursors import cursor_of
 from bf_plugin.run.outbox import Outbox
@@ -80,7 +81,7 @@ class StepRunner:
     async def take(self, fresh: Sequence[Item], max_tokens: int | None, named: Named) -> StepDone:
         """Ask the model; `fresh` items join the thread.
 
-        Raises ProviderError, and Fenced, Decided or JournalError from the journal.
+        Raises ProviderError, and Fenced, RunEnded or JournalError from the journal.
         """
         opened = await self._on_record(self._open(self.number + 1, fresh, time.time()))
         return await self._ask(opened, max_tokens, named)
@@ -88,7 +89,7 @@ class StepRunner:
     async def restore(self) -> None:
         """Find out where an earlier driver of this run was."""
         for step in await asyncio.to_thread(self._journal.steps.all, self._record.id):
-            self.number, self._closed = step.number, step.state == "done"
+            self.number, self._closed = step.number, step.state == DONE
             self._before.append(step)
             self._asked = self._closed
             self._parent, self._handle = step.parent, step.handle
@@ -177,7 +178,7 @@ class StepRunner:
     async def cut(self) -> Cut | None:
         """Return what this run leaves in its thread beyond what is on record, None when that is complete."""
         key = self._thread["engine_key"]
-        if self._record.state == "queued":
+        if self._record.state == QUEUED:
             return None  # it never came up, and another run is under way in its thread
         if self.number == 0:
             return Cut(items=list(self._record.spec.messages), engine_key=key, state=None)
@@ -223,7 +224,7 @@ class StepRunner:
     async def _read(self, stream: Stream, named: Named) -> StepDone:
         """Stream a response into the outbox and put its end on record."""
         named()
-        add, place = self._outbox.text, self.number
+        add, number = self._outbox.text, self.number
         ends: list[StepDone] = []
 
         def take(events: Sequence[Event]) -> None:
@@ -232,7 +233,7 @@ class StepRunner:
                     if not self._heard:
                         self._heard = True
                         self._move(first_text_at=time.time())
-                    add(event.text, (place, event.part), event.sequence)
+                    add(event.text, (number, event.part), event.sequence)
                 else:
                     ends.append(event)
 
@@ -345,7 +346,7 @@ def _public(step: StepRecord) -> Step:
         started_at=step.started_at,
         ended_at=step.ended_at,
         usage=step.usage,
-        finish_reason=step.finish_reason if step.state == "done" else None,
+        finish_reason=step.finish_reason if step.state == DONE else None,
     )
 
 

@@ -10,18 +10,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bf_plugin.errors import RequestError
-from bf_plugin.values import FinishReason, Status, Usage
+from bf_plugin.journal.records import Ending
+from bf_plugin.values import Usage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Result:
+class FullEnding(Ending):
     """How a run ended, for a caller that waited. `content` is the published `data`, text after `on_delta`."""
 
-    status: Status
-    finish_reason: FinishReason
     usage: Usage
     content: Sequence[Mapping[str, Any]] = field(repr=False)
-    error: Mapping[str, Any] | None = None
 
 
 class Ticket:
@@ -34,7 +32,7 @@ class Ticket:
     def __init__(self) -> None:
         self._accepted: Future[None] = Future()
         self._claimed = False
-        self.ended: Future[Result] = Future()
+        self.ended: Future[FullEnding] = Future()
         self.released: Future[None] = Future()
 
     # the driver's side
@@ -55,10 +53,10 @@ class Ticket:
         """Give the caller `error` for an answer; only after `claim`."""
         self._accepted.set_exception(error)
 
-    def end(self, result: Result) -> None:
+    def end(self, ending: FullEnding) -> None:
         """Tell a caller that waits for the end."""
         if not self.ended.done():
-            self.ended.set_result(result)
+            self.ended.set_result(ending)
 
     def fail(self, error: RequestError) -> None:
         """Give `error` to whoever still waits for anything: this process cannot bring the run to its end."""

@@ -16,7 +16,8 @@ import msgspec
 from bf_plugin.bodies import uitools
 from bf_plugin.gateway import events
 from bf_plugin.items import FunctionCall, FunctionOutput, FunctionTool
-from bf_plugin.journal.steps import CallRecord, Place, StepStore
+from bf_plugin.journal.states import PENDING, STARTED
+from bf_plugin.journal.steps import CallKey, CallRecord, StepStore
 from bf_plugin.plugins.calls import HookCalls
 from bf_plugin.run.outbox import Outbox
 from bf_plugin.runtime.ids import new_tool_call_id
@@ -30,7 +31,7 @@ UNKNOWN_OUTCOME = "Stopped before the result was known. It may have taken effect
 class _Call:
     """A call as it will be made: for a page when `tool_call_id` is set, unanswerable when `problem` is."""
 
-    place: Place
+    key: CallKey
     id: str
     name: str
     arguments: Mapping[str, Any] = field(repr=False)
@@ -74,7 +75,7 @@ class ToolCalls:
         """Announce and run the calls of a step; return their outputs in the model's order.
 
         `before` is what an earlier driver left of them: what is done is not done again, what had started only if it is
-        idempotent. Raises StopRun from a hook, Fenced and Decided from the journal; what still runs then is left.
+        idempotent. Raises StopRun from a hook, Fenced and RunEnded from the journal; what still runs then is left.
         """
         prepared = [self._prepare((step, position), call) for position, call in enumerate(calls)]
         prepared = [_known(call, record) for call, record in zip_longest(prepared, before)]
@@ -102,16 +103,16 @@ class ToolCalls:
         if self._outbox.composer.answers < step:
             self._outbox.event(events.function_call(calls))
 
-    def _prepare(self, place: Place, call: FunctionCall) -> _Call:
+    def _prepare(self, key: CallKey, call: FunctionCall) -> _Call:
         tool = self._tools.get(call["name"])
         if uitools.is_ui(call["name"]) and tool is not None and self._run.stream:
-            return self._prepare_ui(place, call, tool)
+            return self._prepare_ui(key, call, tool)
         arguments, problem = parse_arguments(call["arguments"])
-        base: dict[str, Any] = {"place": place, "id": call["call_id"], "name": call["name"], "tool": tool}
+        base: dict[str, Any] = {"key": key, "id": call["call_id"], "name": call["name"], "tool": tool}
         return _Call(**base, arguments=arguments, problem=problem)
 
-    def _prepare_ui(self, place: Place, call: FunctionCall, tool: FunctionTool) -> _Call:
-        base: dict[str, Any] = {"place": place, "id": call["call_id"], "name": call["name"], "tool": tool}
+    def _prepare_ui(self, key: CallKey, call: FunctionCall, tool: FunctionTool) -> _Call:
+        base: dict[str, Any] = {"key": key, "id": call["call_id"], "name": call["name"], "tool": tool}
         try:
             arguments = uitools.validate_ui_arguments(call["arguments"], tool["parameters"])
         except uitools.InvalidArguments as error:
@@ -125,7 +126,7 @@ class ToolCalls:
         if call.tool_call_id is not None:
             return await self._ask_page(call, call.tool_call_id)
         options = self._hooks.tool_options(call.name)
-        if call.before is not None and call.before.state == "started" and not options.idempotent:
+        if call.before is not None and call.before.state == STARTED and not options.idempotent:
             return await self._finish(call, UNKNOWN_OUTCOME)
         await self._start(call)
         output = call.problem or await self._ask_plugins(call, options)
@@ -156,17 +157,17 @@ class ToolCalls:
 
     async def _start(self, call: _Call) -> None:
         started = self._steps.start_call(
-            self._run.id, self._epoch, call.place, tool_call_id=call.tool_call_id, deadline=call.deadline
+            self._run.id, self._epoch, call.key, tool_call_id=call.tool_call_id, deadline=call.deadline
         )
         await asyncio.wrap_future(started)
 
     async def _finish(self, call: _Call, output: str) -> str:
-        return await asyncio.wrap_future(self._steps.finish_call(self._run.id, self._epoch, call.place, output))
+        return await asyncio.wrap_future(self._steps.finish_call(self._run.id, self._epoch, call.key, output))
 
 
 def _known(call: _Call, before: CallRecord | None) -> _Call:
     """Return the call with what an earlier driver left of it; a page was asked under the id on record."""
-    if before is None or before.state == "pending":
+    if before is None or before.state == PENDING:
         return call
     if call.tool_call_id is None:
         return dataclasses.replace(call, before=before)
@@ -193,5 +194,5 @@ def cut_output(call: CallRecord) -> FunctionOutput:
     """Return what the next run tells the model about a call of a run that was cut off."""
     if call.output is not None:
         return output_item(call.call_id, call.output)
-    text = UNKNOWN_OUTCOME if call.state == "started" else "Not run: the run was stopped first."
+    text = UNKNOWN_OUTCOME if call.state == STARTED else "Not run: the run was stopped first."
     return output_item(call.call_id, text)

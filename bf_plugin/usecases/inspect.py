@@ -17,6 +17,7 @@ from bf_plugin.gateway.events import events_in, step_texts
 from bf_plugin.items import Message, Part
 from bf_plugin.journal import Journal, RunRecord
 from bf_plugin.journal.records import Sealed
+from bf_plugin.journal.states import ENDED, QUEUED
 from bf_plugin.runtime.ids import is_ours
 from bf_plugin.usecases.waiters import Waiters
 from bf_plugin.values import Usage
@@ -68,7 +69,7 @@ class Inspection:
             status=_status(record, over=bool(events) and events[-1]["type"] == "end"),
             text="".join(event["content"] for event in events if event["type"] == "delta"),
             seq=events[-1]["seq"] if events else 0,
-            usage=record.usage if record.state == "ended" else self._usage_so_far(run_id),
+            usage=record.usage if record.state == ENDED else self._usage_so_far(run_id),
             finish_reason=record.finish_reason,
             error=record.error,
         )
@@ -86,7 +87,7 @@ class Inspection:
         `gone` tells that nobody reads them any more. Raises RequestError 404, and 503 when too many requests wait.
         """
         record = self._record(run_id, thread_id)
-        if record.state == "ended" and not self._journal.log.after(run_id, after):
+        if record.state == ENDED and not self._journal.log.after(run_id, after):
             return None
         with ExitStack() as stack:
             if not stack.enter_context(self._waiters.place()):
@@ -130,7 +131,7 @@ class Inspection:
         while not over:
             now = time.monotonic()
             if now - looked >= _STATE_EVERY:  # before the events are read: what it committed earlier is among them
-                over, looked = self._journal.overview.state(run_id) in ("ended", None), now
+                over, looked = self._journal.overview.state(run_id) in (ENDED, None), now
             rows = self._journal.log.after(run_id, after, number)
             batch = _events(rows, after)
             number = rows[-1].number if rows else number
@@ -192,6 +193,6 @@ def _part(part: Part) -> dict[str, Any]:
 
 def _status(record: RunRecord, over: bool) -> str:
     """Return the outcome of a run whose `end` is on record, so that who sees an outcome also finds the end."""
-    if record.outcome is not None and (over or record.state == "ended"):
+    if record.outcome is not None and (over or record.state == ENDED):
         return record.outcome
-    return "queued" if record.state == "queued" else "running"
+    return "queued" if record.state == QUEUED else "running"

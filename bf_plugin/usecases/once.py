@@ -18,7 +18,7 @@ from bf_plugin.gateway.events import events_in, step_texts
 from bf_plugin.journal import Journal
 from bf_plugin.journal.keys import Claim, FirstStart, KeyTaken
 from bf_plugin.run.endings import failure_of
-from bf_plugin.run.ticket import Result, Ticket
+from bf_plugin.run.ticket import FullEnding, Ticket
 from bf_plugin.usecases.runs import ACCEPT_PATIENCE, Origin, Runs, Started
 from bf_plugin.usecases.waiters import Waiters
 
@@ -33,7 +33,7 @@ class _Answer:
     """What of a start's answer cannot be read from the run itself."""
 
     warnings: Sequence[str] = ()
-    result: Result | None = field(default=None, repr=False)
+    result: FullEnding | None = field(default=None, repr=False)
 
 
 class Starts:
@@ -68,7 +68,7 @@ class Starts:
         started = self._runs.start(request, app, origin, claim)
         # Not awaited: an answer that is not kept is made from the run.
         self._journal.keys.answer(
-            started.run_id, msgspec.to_builtins(_Answer(warnings=started.warnings, result=started.result))
+            started.run_id, msgspec.to_builtins(_Answer(warnings=started.warnings, result=started.ending))
         )
         return started
 
@@ -86,11 +86,11 @@ class Starts:
                     return None
                 first = now
         answer = msgspec.convert(first.answer, _Answer) if first.answer else _Answer(warnings=request.warnings)
-        result = answer.result or (None if request.stream else self._result(first))
+        ending = answer.result or (None if request.stream else self._ending(first))
         ids = {"run_id": first.run_id, "thread_id": first.thread_id}
-        return Started(**ids, ticket=Ticket(), warnings=answer.warnings, result=result)
+        return Started(**ids, ticket=Ticket(), warnings=answer.warnings, ending=ending)
 
-    def _result(self, first: FirstStart) -> Result:
+    def _ending(self, first: FirstStart) -> FullEnding:
         """Return how a run ended whose caller was never answered, or was answered with its failure, which is raised."""
         record = self._journal.runs.get(first.run_id, first.thread_id)
         if record is None:
@@ -99,11 +99,11 @@ class Starts:
         text = texts[-1] if record.outcome == "completed" else "".join(texts)
         ended: dict[str, Any] = {"status": record.outcome, "finish_reason": record.finish_reason}
         content = [{"type": "text", "text": {"value": text}}] if text else []
-        result = Result(**ended, usage=record.usage, content=content, error=record.error)
-        if error := failure_of(result):
+        ending = FullEnding(**ended, usage=record.usage, content=content, error=record.error)
+        if error := failure_of(ending):
             error.data.update(threadId=record.thread_id, runId=record.id)
             raise error
-        return result
+        return ending
 
 
 def claim_of(key: str | None, body: Mapping[str, Any]) -> Claim | None:

@@ -16,10 +16,11 @@ from bf_plugin.errors import RequestError, invalid
 from bf_plugin.gateway.apps import App
 from bf_plugin.journal import Journal, RunRecord, RunSpec, Secrets, ThreadBusy, UnknownThread
 from bf_plugin.journal.keys import Claim
+from bf_plugin.journal.records import CANCELLED
 from bf_plugin.journal.writer import written
 from bf_plugin.plugins.calls import HookCalls
 from bf_plugin.run.endings import failure_of
-from bf_plugin.run.ticket import Result, Ticket
+from bf_plugin.run.ticket import FullEnding, Ticket
 from bf_plugin.runtime.ids import is_ours, new_run_id, new_thread_id
 from bf_plugin.runtime.logs import get_logger
 from bf_plugin.runtime.tracecontext import NO_TRACE, TraceContext
@@ -45,13 +46,13 @@ class Origin:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Started:
-    """A run that exists. `result` is there when the caller waited for its end; call `release` once it is answered."""
+    """A run that exists. `ending` is there when the caller waited for its end; call `release` once it is answered."""
 
     run_id: str
     thread_id: str = field(repr=False)
     ticket: Ticket
     warnings: Sequence[str] = ()
-    result: Result | None = None
+    ending: FullEnding | None = None
 
     def release(self) -> None:
         """Let the run's events go."""
@@ -103,8 +104,8 @@ class Runs:
             self._submit(record, new_thread, ticket, app, claim)
             for warning in warnings:
                 self._log.bind(run_id=record.id, request_id=origin.request_id).warning("%s", warning)
-            result = self._wait(ticket, stream=request.stream, may_wait=may_wait, record=record)
-        return Started(run_id=record.id, thread_id=thread_id, ticket=ticket, warnings=warnings, result=result)
+            ending = self._wait(ticket, stream=request.stream, may_wait=may_wait, record=record)
+        return Started(run_id=record.id, thread_id=thread_id, ticket=ticket, warnings=warnings, ending=ending)
 
     def stop(self, request: StopRequest, app_id: str | None) -> str:
         """Stop a run; return the status the caller is told. `app_id` None: no key was sent."""
@@ -135,10 +136,10 @@ class Runs:
         return is_ours(tool_call_id) and self._journal.steps.has_call(tool_call_id)
 
     def _cancel(self, record: RunRecord, reason: StopReason) -> str:
-        decision = written(self._journal.runs.decide(record.id, "cancelled", "cancelled"))
-        if not decision.won:
-            return f"already_{decision.outcome}"
-        self._dispatcher.stop(record, decision, reason)
+        ending = written(self._journal.runs.decide(record.id, CANCELLED))
+        if not ending.won:
+            return f"already_{ending.status}"
+        self._dispatcher.stop(record, ending, reason)
         return "cancelled"
 
     def _thread(self, request: StartRequest, app: App) -> tuple[str, bool, list[str]]:
@@ -239,17 +240,17 @@ class Runs:
                 if present is not None:
                     self._cancel(present, "interrupt")
 
-    def _wait(self, ticket: Ticket, *, stream: bool, may_wait: bool, record: RunRecord) -> Result | None:
+    def _wait(self, ticket: Ticket, *, stream: bool, may_wait: bool, record: RunRecord) -> FullEnding | None:
         if stream:
             ticket.wait_accepted(ACCEPT_PATIENCE if may_wait else 0)
             return None
-        result = self._wait_for_end(ticket, record)
-        if error := failure_of(result):
+        ending = self._wait_for_end(ticket, record)
+        if error := failure_of(ending):
             error.data.update(threadId=record.thread_id, runId=record.id)
             raise error
-        return result
+        return ending
 
-    def _wait_for_end(self, ticket: Ticket, record: RunRecord) -> Result:
+    def _wait_for_end(self, ticket: Ticket, record: RunRecord) -> FullEnding:
         patience = self._settings.run_timeout + _END_PATIENCE  # for a run that never came up, or does not come down
         deadline = time.monotonic() + patience
         try:

@@ -296,7 +296,7 @@ def machine_on(url: str) -> type[RunMachine]:
                 for table in reversed(metadata.sorted_tables):
                     if table is not schema:
                         connection.execute(delete(table))
-            return lambda: Journal(*first._engines, first.vault, first.place)
+            return lambda: Journal(*first._engines, first.vault, first.database)
 
     return OnDatabase
 

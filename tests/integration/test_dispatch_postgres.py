@@ -19,7 +19,7 @@ from bf_plugin.dispatch.procrastinate import ProcrastinateDispatcher
 from bf_plugin.errors import JournalError
 from bf_plugin.gateway import events
 from bf_plugin.gateway.messengers.port import Destination
-from bf_plugin.journal import RunRecord, open_journal
+from bf_plugin.journal import CANCELLED, RunRecord, open_journal
 from bf_plugin.journal.postgres import Listener, PostgresServer
 from bf_plugin.plugins.calls import HookCalls
 from bf_plugin.plugins.guards import new_manager
@@ -60,7 +60,7 @@ class Process:
         self.journal = open_journal(url, [KEY])
         self.gateway = Gateway()
         self.loop = LoopThread()
-        assert isinstance(self.journal.place, PostgresServer)
+        assert isinstance(self.journal.database, PostgresServer)
         parts = Parts(
             journal=self.journal,
             hooks=HookCalls(new_manager(), Workers("test", limit=1)),
@@ -69,7 +69,7 @@ class Process:
             engine=lambda name: engine,
             messenger=lambda record: self.gateway,
         )
-        self.dispatcher = ProcrastinateDispatcher(self.loop, parts, self.journal.place, home)
+        self.dispatcher = ProcrastinateDispatcher(self.loop, parts, self.journal.database, home)
         self.dispatcher.start()
 
     def record(self, *, owner: str | None = None, thread_id: str | None = None) -> RunRecord:
@@ -195,7 +195,7 @@ def test_a_stop_reaches_the_driver(boot: Callable[..., Process], monkeypatch: py
     ticket.release()
     assert reached.wait(10)
 
-    other.journal.runs.decide(record.id, "cancelled", "cancelled").result(10)
+    other.journal.runs.decide(record.id, CANCELLED).result(10)
 
     eventually(lambda: driving.find(record).state == "ended")
     assert driving.gateway.types()[-1] == "end"
@@ -209,9 +209,9 @@ def test_a_queued_run_stopped_elsewhere(boot: Callable[..., Process]) -> None:
     first, ticket = accepting.start()
     ticket.release()
     queued, waiter = accepting.start(thread_id=first.thread_id)
-    decision = stopping.journal.runs.decide(queued.id, "cancelled", "cancelled").result(10)
+    ending = stopping.journal.runs.decide(queued.id, CANCELLED).result(10)
 
-    stopping.dispatcher.stop(queued, decision, "stop")
+    stopping.dispatcher.stop(queued, ending, "stop")
 
     eventually(lambda: stopping.find(queued).state == "ended")
     assert stopping.gateway.types() == ["threadInfo", "end"]

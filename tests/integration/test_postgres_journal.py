@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import Connection, text, update
 
 from bf_plugin.errors import ConfigurationError, JournalError
-from bf_plugin.journal import Journal, RunRecord, ThreadBusy, open_journal
+from bf_plugin.journal import CANCELLED, Journal, RunRecord, ThreadBusy, open_journal
 from bf_plugin.journal.postgres import Listener, PostgresServer
 from bf_plugin.journal.records import Sealed
 from bf_plugin.journal.tables import runs
@@ -231,12 +231,12 @@ def test_a_queued_run_is_never_left_behind(boot: Callable[[], Journal]) -> None:
 def test_signals_reach_the_owner(postgres_url: str, boot: Callable[[], Journal]) -> None:
     """A decision names whom it is for, once it is committed."""
     journal = boot()
-    assert isinstance(journal.place, PostgresServer)
-    listener = journal.place.listen()
+    assert isinstance(journal.database, PostgresServer)
+    listener = journal.database.listen()
     assert listener.wait(5) == {""}
     run = create(journal, record())
 
-    journal.runs.decide(run.id, "cancelled", "cancelled").result(10)
+    journal.runs.decide(run.id, CANCELLED).result(10)
 
     assert listener.wait(5) == {"me"}
     assert listener.wait(0.01) == set()

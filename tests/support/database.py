@@ -9,14 +9,14 @@ from sqlalchemy import Connection
 
 from bf_plugin.journal.postgres import postgres_engines
 from bf_plugin.journal.sqlite import SqliteFile, sqlite_engines
-from bf_plugin.journal.store import place_of
+from bf_plugin.journal.store import database_of
 from bf_plugin.settings import Settings
 
 
 @contextmanager
 def looking_into(settings: Settings) -> Iterator[Connection]:
     """Connect to read."""
-    place = place_of(str(settings.database_url))
+    place = database_of(str(settings.database_url))
     writers, readers = sqlite_engines(place.path) if isinstance(place, SqliteFile) else postgres_engines(place)
     with readers.connect() as connection:
         yield connection

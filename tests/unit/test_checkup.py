@@ -15,7 +15,7 @@ import bf_plugin.doctor as checkup_package
 from bf_plugin.doctor import Subject, check_up
 from bf_plugin.doctor.asking import Asker
 from bf_plugin.doctor.finding import PARTS, Finding, failed, shown
-from bf_plugin.doctor.gateway import Gateway, Place
+from bf_plugin.doctor.gateway import Gateway, Receiver
 from bf_plugin.doctor.postgres import heartbeat
 from bf_plugin.doctor.provider import check_provider, operator_keys
 from bf_plugin.doctor.settings import secrets_of
@@ -175,17 +175,17 @@ class Pigeon:
 APP = App(id=key_digest("portal-key"), api_key="portal-key", messaging_url="pigeon://loft")
 
 
-def place(loop: LoopThread, pigeon: Pigeon) -> Place:
+def receiver(loop: LoopThread, pigeon: Pigeon) -> Receiver:
     gateway = Gateway(messengers={"pigeon": pigeon}, loop=loop, caller=None, environ={})
-    return Place(gateway, "pigeon://loft", asked=False)
+    return Receiver(gateway, "pigeon://loft", asked=False)
 
 
 def test_another_messenger_sends_the_test_message(loop: LoopThread) -> None:
     """A distribution's messenger cannot be asked about keys, but takes the message."""
     pigeon = Pigeon()
 
-    probe, tells = place(loop, pigeon).probe()
-    sent = place(loop, pigeon).send("key 1", APP, "channel-1", "options")
+    probe, tells = receiver(loop, pigeon).probe()
+    sent = receiver(loop, pigeon).send("key 1", APP, "channel-1", "options")
 
     assert (probe.status, tells) == ("skipped", False)
     assert sent.status == "ok"
@@ -204,7 +204,7 @@ def test_another_messenger_fails(
     """It is named by what it raised, or by its silence, never by what it said."""
     monkeypatch.setattr("bf_plugin.doctor.gateway._PATIENCE", 0.05)
 
-    finding = place(loop, Pigeon(error)).send("key 1", APP, "channel-1", "options")
+    finding = receiver(loop, Pigeon(error)).send("key 1", APP, "channel-1", "options")
 
     assert (finding.status, text in finding.text) == ("failed", True)
     assert "portal-key" not in finding.text
@@ -241,7 +241,7 @@ def test_what_the_answer_about_a_made_up_key_means(
     monkeypatch.setattr("bf_plugin.doctor.gateway.ask_remote", lambda url: ask)
     gateway = Gateway(messengers={"https": Pigeon()}, loop=loop, caller=None, environ={})
 
-    finding, useful = Place(gateway, "https://gw.example", asked=asked).probe()
+    finding, useful = Receiver(gateway, "https://gw.example", asked=asked).probe()
 
     assert (finding.status, useful) == (status, tells)
     assert bool(finding.advice) == (status == "failed")

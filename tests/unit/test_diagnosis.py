@@ -9,6 +9,7 @@ import pytest
 
 from bf_plugin.cli.diagnosis import Diagnosis, diagnose, duration
 from bf_plugin.journal.overview import CallLine, RunLine, StepLine
+from bf_plugin.journal.states import CallState, StepState
 from bf_plugin.values import Usage
 
 NOW = 10_000.0
@@ -27,11 +28,11 @@ RUN = RunLine(
 )
 
 
-def step(state: str, age: float = 5) -> StepLine:
+def step(state: StepState, age: float = 5) -> StepLine:
     return StepLine(number=2, state=state, started_at=NOW - age, ended_at=None, usage=Usage())
 
 
-def tool(state: str = "started", deadline: float | None = None) -> CallLine:
+def tool(state: CallState = "started", deadline: float | None = None) -> CallLine:
     return CallLine(step=2, name="getWeather", state=state, deadline=deadline)
 
 

@@ -20,7 +20,7 @@ from bf_plugin.engines.port import Engine
 from bf_plugin.errors import JournalError, ProviderError, RequestError
 from bf_plugin.gateway import events
 from bf_plugin.gateway.messengers.port import Destination
-from bf_plugin.journal import Journal, RunRecord, open_journal
+from bf_plugin.journal import CANCELLED, Journal, RunRecord, open_journal
 from bf_plugin.journal.sqlite import SqliteFile
 from bf_plugin.journal.tables import runs
 from bf_plugin.plugins.calls import HookCalls
@@ -77,7 +77,7 @@ class Process:
             engine=lambda name: engine,
             messenger=lambda record: self.gateway,
         )
-        place = self.journal.place
+        place = self.journal.database
         assert isinstance(place, SqliteFile)
         self.dispatcher = LocalDispatcher(self.loop, parts, Owner(place.lock_folder), place)
 
@@ -238,7 +238,7 @@ def test_runs_of_a_dead_process_are_ended(boot: Callable[..., Process]) -> None:
     dead = boot()
     active = dead.record(owner="1-1-dead")
     queued = dead.record(owner="1-1-dead", thread_id=active.thread_id, enqueue=True)
-    dead.journal.runs.decide(queued.id, "cancelled", "cancelled").result(5)
+    dead.journal.runs.decide(queued.id, CANCELLED).result(5)
 
     process = boot(None)
     process.dispatcher.start()
@@ -343,10 +343,10 @@ def test_a_queued_run_stopped_while_it_is_promoted(boot: Callable[..., Process])
     process = boot(ScriptedEngine())
     first = process.record()
     queued, _ = process.start(thread_id=first.thread_id, enqueue=True)
-    process.journal.runs.decide(first.id, "cancelled", "cancelled").result(5)
+    process.journal.runs.decide(first.id, CANCELLED).result(5)
     promoted = process.journal.runs.finish(first.id, 1, usage=Usage(), cut=None, timeout=60).result(5)
     assert promoted is not None
-    decision = process.journal.runs.decide(queued.id, "cancelled", "cancelled").result(5)
+    decision = process.journal.runs.decide(queued.id, CANCELLED).result(5)
 
     process.dispatcher.stop(queued, decision, "stop")
     process.dispatcher.submit(promoted)

@@ -17,7 +17,7 @@ from bf_plugin.errors import DeliveryRefused, JournalError, ProviderError, Reque
 from bf_plugin.gateway import events
 from bf_plugin.gateway.messengers.port import Destination
 from bf_plugin.items import text_message
-from bf_plugin.journal import Journal, RunRecord, open_journal
+from bf_plugin.journal import CANCELLED, Ending, Journal, RunRecord, open_journal
 from bf_plugin.plugins.calls import HookCalls
 from bf_plugin.plugins.guards import new_manager, register
 from bf_plugin.run import closing, outbox
@@ -254,7 +254,7 @@ def _stop_at_gate(world: World, engine: ScriptedEngine, record: RunRecord, gate:
     async def scenario() -> None:
         task = asyncio.ensure_future(drive.run())
         await gate.reached.wait()
-        decision = world.journal.runs.decide(record.id, "cancelled", "cancelled").result(5)
+        decision = world.journal.runs.decide(record.id, CANCELLED).result(5)
         drive.stop(decision, "stop")
         await asyncio.wait_for(task, 10)
 
@@ -309,7 +309,7 @@ def test_a_stop_before_the_provider_answers(world: World) -> None:
         engine.before_accept = accept
         task = asyncio.ensure_future(drive.run())
         await asked.wait()
-        drive.stop(world.journal.runs.decide(record.id, "cancelled", "cancelled").result(5), "stop")
+        drive.stop(world.journal.runs.decide(record.id, CANCELLED).result(5), "stop")
         while world.now(record).state != "ended":
             await asyncio.sleep(0.001)
         assert world.gateway.types() == ["threadInfo", "end"]
@@ -710,7 +710,7 @@ def test_a_crashed_run_that_was_ending_keeps_its_outcome(world: World) -> None:
     engine = ScriptedEngine(["so far", gate])
     record = world.run(engine)
     _crash(world, record, engine, gate)
-    world.journal.runs.decide(record.id, "cancelled", "cancelled").result(5)
+    world.journal.runs.decide(record.id, CANCELLED).result(5)
     adopted = world.journal.runs.adopt(record.id, 1, "other").result(5)
     assert adopted is not None
 
@@ -797,11 +797,11 @@ def test_one_outcome_wherever_the_stop_falls(world: World, parts: list[str], wit
         task = asyncio.ensure_future(drive.run())
         for _ in range(ticks):
             await asyncio.sleep(0.0002)
-        decision = await asyncio.wrap_future(world.journal.runs.decide(record.id, "cancelled", "cancelled"))
-        if decision.won:
-            drive.stop(decision, "stop")
+        ending = await asyncio.wrap_future(world.journal.runs.decide(record.id, CANCELLED))
+        if ending.won:
+            drive.stop(ending, "stop")
         await asyncio.wait_for(task, 20)
-        return "cancelled" if decision.won else decision.outcome
+        return ending.status
 
     outcome = asyncio.run(scenario())
 
@@ -854,7 +854,7 @@ def test_a_stop_while_a_step_is_written(world: World, monkeypatch: pytest.Monkey
     async def scenario() -> None:
         task = asyncio.ensure_future(drive.run())
         await held.reached.wait()
-        drive.stop(world.journal.runs.decide(record.id, "cancelled", "cancelled").result(5), "stop")
+        drive.stop(world.journal.runs.decide(record.id, CANCELLED).result(5), "stop")
         for _ in range(20):
             await asyncio.sleep(0)
         held.let()
@@ -968,7 +968,7 @@ def test_an_outcome_seen_at_the_fence_keeps_its_error(world: World) -> None:
     error = {"message": "too long", "code": "run_expired", "details": None}
 
     async def expire() -> None:
-        world.journal.runs.decide(record.id, "expired", "expired", error).result(5)
+        world.journal.runs.decide(record.id, Ending(status="expired", finish_reason="expired", error=error)).result(5)
 
     engine = ScriptedEngine(["one", expire, "two", Gate()])
     record = world.run(engine)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from bf_plugin.errors import JournalError, PluginError, ProviderError, RequestError, StopRun
-from bf_plugin.journal.records import Decided, Decision
+from bf_plugin.journal.records import CANCELLED, Ending, RunEnded
 from bf_plugin.run.delivery import DeliveryFailed
-from bf_plugin.run.endings import Ending, RunFailed, ending_of, failure_of, refusal
-from bf_plugin.run.ticket import Result
+from bf_plugin.run.endings import RunFailed, ending_of, failure_of, is_expected, request_error
+from bf_plugin.run.ticket import FullEnding
 from bf_plugin.values import Usage
 
 CAUSES = [
@@ -31,11 +31,11 @@ def test_a_failure(cause: Exception, code: str, status: int) -> None:
     """Its event names it, and the answer to a start that it refuses has the right status."""
     ending = ending_of(cause)
 
-    assert (ending.status, ending.finish_reason, ending.decided) == ("failed", "error", False)
+    assert (ending.status, ending.finish_reason, ending.won) == ("failed", "error", True)
     assert ending.error is not None
     assert ending.error["code"] == code
     assert "sk-secret" not in str(ending.error)
-    answer = refusal(cause, operator_key=False)
+    answer = request_error(cause, operator_key=False)
     assert answer.code == status
     assert "sk-secret" not in answer.message
 
@@ -45,7 +45,7 @@ def test_a_refused_key(status: int) -> None:
     """The provider's text quotes the key, so the answer has a text of its own: 502 for the operator's, 401 else."""
     cause = ProviderError("Incorrect API key provided: sk-1234", status=status)
 
-    answers = [refusal(cause, operator_key=True), refusal(cause, operator_key=False)]
+    answers = [request_error(cause, operator_key=True), request_error(cause, operator_key=False)]
 
     assert [answer.code for answer in answers] == [502, 401]
     assert not any("sk-1234" in answer.message + str(answer.details) for answer in answers)
@@ -54,9 +54,9 @@ def test_a_refused_key(status: int) -> None:
 
 def test_unplanned_failures_are_shown_in_the_log() -> None:
     """With a traceback: a bug of a plugin or of ours. What may happen without anybody's mistake has none."""
-    assert not ending_of(KeyError("x")).expected
-    assert not ending_of(PluginError("guard", "x")).expected
-    assert ending_of(ProviderError("x")).expected
+    assert not is_expected(KeyError("x"))
+    assert not is_expected(PluginError("guard", "x"))
+    assert is_expected(ProviderError("x"))
 
 
 @pytest.mark.parametrize(
@@ -81,24 +81,24 @@ def test_a_plugin_stops_a_run(reason: str, status: str, says: str | None) -> Non
 def test_an_outcome_on_record_is_obeyed() -> None:
     """With its error; one that was seen without it has to be looked up."""
     error = {"message": "late", "code": "run_expired", "details": None}
-    seen = Decided(Decision(won=False, outcome="expired", finish_reason="expired"))
-    read = Decided(Decision(won=False, outcome="expired", finish_reason="expired", error=error))
+    seen = RunEnded(Ending(won=False, status="expired", finish_reason="expired"))
+    read = RunEnded(Ending(won=False, status="expired", finish_reason="expired", error=error))
 
     assert ending_of(seen).lacks_error
     assert not ending_of(read).lacks_error
-    assert ending_of(read) == Ending(status="expired", finish_reason="expired", error=error, decided=True)
-    assert not ending_of(Decided(Decision(won=False, outcome="cancelled", finish_reason="cancelled"))).lacks_error
+    assert ending_of(read) == Ending(status="expired", finish_reason="expired", error=error, won=False)
+    assert not ending_of(RunEnded(CANCELLED)).lacks_error
 
 
-def _result(status: str, code: str | None = None) -> Result:
+def _ended(status: str, code: str | None = None) -> FullEnding:
     error = None if code is None else {"message": "why", "code": code, "details": None}
-    return Result(status=status, finish_reason="stop", usage=Usage(), content=[], error=error)  # type: ignore[arg-type]
+    return FullEnding(status=status, finish_reason="stop", usage=Usage(), content=[], error=error)  # type: ignore[arg-type]
 
 
 def test_what_a_polling_caller_is_told() -> None:
     """A result for what was completed or stopped, 408 for a deadline, 5xx for the rest."""
-    assert failure_of(_result("completed")) is None
-    assert failure_of(_result("cancelled")) is None
-    told = [_result("expired"), *(_result("failed", code) for code in ("journal_failed", "plugin_failed", "x", None))]
-    errors = [failure_of(result) for result in told]
+    assert failure_of(_ended("completed")) is None
+    assert failure_of(_ended("cancelled")) is None
+    told = [_ended("expired"), *(_ended("failed", code) for code in ("journal_failed", "plugin_failed", "x", None))]
+    errors = [failure_of(ending) for ending in told]
     assert [error.code for error in errors if isinstance(error, RequestError)] == [408, 503, 500, 502, 502]

@@ -12,7 +12,7 @@ import pytest
 from bf_plugin.errors import RequestError
 from bf_plugin.gateway import events
 from bf_plugin.items import text_message
-from bf_plugin.journal import Journal, RunRecord, open_journal
+from bf_plugin.journal import Ending, Journal, RunRecord, open_journal
 from bf_plugin.journal.records import Sealed
 from bf_plugin.testing import records
 from bf_plugin.testing.records import a_run
@@ -61,7 +61,7 @@ def seal(journal: Journal, run: RunRecord, number: int, *said: dict[str, Any], f
 
 
 def end(journal: Journal, run: RunRecord) -> None:
-    journal.runs.decide(run.id, "completed", "stop").result(5)
+    journal.runs.decide(run.id, Ending(status="completed", finish_reason="stop")).result(5)
     journal.runs.finish(run.id, 1, usage=Usage(), cut=None, timeout=600).result(5)
 
 

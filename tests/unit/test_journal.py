@@ -19,9 +19,11 @@ from sqlalchemy import Connection, insert, select
 from bf_plugin.errors import ConfigurationError, Fenced, JournalError
 from bf_plugin.items import text_message
 from bf_plugin.journal import (
+    CANCELLED,
     Cut,
-    Decided,
+    Ending,
     Journal,
+    RunEnded,
     RunRecord,
     Secrets,
     ThreadBusy,
@@ -119,7 +121,9 @@ def test_nothing_is_in_the_clear(journal: Journal, path: Path) -> None:
     journal.steps.start_call(run.id, 1, (1, 0)).result(5)
     journal.steps.finish_call(run.id, 1, (1, 0), "SECRETWORD").result(5)
     seal(journal, run, message())
-    journal.runs.decide(run.id, "failed", "error", {"message": "SECRETWORD"}).result(5)
+    journal.runs.decide(run.id, Ending(status="failed", finish_reason="error", error={"message": "SECRETWORD"})).result(
+        5
+    )
 
     found = stored(journal, path)
 
@@ -151,7 +155,7 @@ def test_one_run_per_thread(journal: Journal) -> None:
 def test_a_run_that_is_ending_is_waited_for(journal: Journal) -> None:
     """Behind a decided run a new one is queued, and comes up when that has ended; a third is refused."""
     run = create(journal, record())
-    journal.runs.decide(run.id, "cancelled", "cancelled").result(5)
+    journal.runs.decide(run.id, CANCELLED).result(5)
     second = create(journal, record(thread_id=run.thread_id), new=False)
 
     with pytest.raises(ThreadBusy):
@@ -166,7 +170,7 @@ def test_a_stopped_queued_run_never_holds_its_thread(journal: Journal) -> None:
     """A run stopped in the queue stays there until its end is sent, and is not promoted."""
     run = create(journal, record())
     second = create(journal, record(thread_id=run.thread_id), new=False, enqueue=True)
-    journal.runs.decide(second.id, "cancelled", "cancelled").result(5)
+    journal.runs.decide(second.id, CANCELLED).result(5)
 
     assert finish(journal, run) is None
     stopped = journal.runs.get(second.id, run.thread_id)
@@ -178,11 +182,11 @@ def test_the_first_outcome_counts(journal: Journal) -> None:
     """Whoever decides second is told what was decided first."""
     run = create(journal, record())
 
-    first = journal.runs.decide(run.id, "cancelled", "cancelled").result(5)
-    second = journal.runs.decide(run.id, "completed", "stop").result(5)
+    first = journal.runs.decide(run.id, CANCELLED).result(5)
+    second = journal.runs.decide(run.id, Ending(status="completed", finish_reason="stop")).result(5)
 
     assert first.won
-    assert (second.won, second.outcome, second.finish_reason) == (False, "cancelled", "cancelled")
+    assert (second.won, second.status, second.finish_reason) == (False, "cancelled", "cancelled")
 
 
 def test_threads_of_another_app_are_unknown(journal: Journal) -> None:
@@ -224,9 +228,9 @@ def test_the_fence(journal: Journal) -> None:
 def test_nothing_but_the_end_follows_an_outcome(journal: Journal) -> None:
     """A decided run takes no more text, only what belongs to its closing."""
     run = create(journal, record())
-    journal.runs.decide(run.id, "cancelled", "cancelled").result(5)
+    journal.runs.decide(run.id, CANCELLED).result(5)
 
-    with pytest.raises(Decided):
+    with pytest.raises(RunEnded):
         seal(journal, run, message())
     seal(journal, run, message(), closing=True)
     assert [row.number for row in journal.log.all(run.id)] == [1]
@@ -253,7 +257,7 @@ def test_messages_are_sealed_together_where_nothing_stands_against_it(journal: J
     good = [create(journal, record()) for _ in range(3)]
     taken, decided, shaken = (create(journal, record()) for _ in range(3))
     journal.runs.adopt(taken.id, 1, "other").result(5)
-    journal.runs.decide(decided.id, "cancelled", "cancelled").result(5)
+    journal.runs.decide(decided.id, CANCELLED).result(5)
     journal.runs.adopt(shaken.id, 1, "me").result(5)
 
     def together(number: int, *runs: RunRecord, epoch: int = 1, closing: bool = False) -> bool:
@@ -286,7 +290,7 @@ def test_a_group_of_messages_does_not_fail_for_one(journal: Journal) -> None:
     good = [create(journal, record()) for _ in range(70)]
     taken, decided, twice = (create(journal, record()) for _ in range(3))
     journal.runs.adopt(taken.id, 1, "other").result(5)
-    journal.runs.decide(decided.id, "cancelled", "cancelled").result(5)
+    journal.runs.decide(decided.id, CANCELLED).result(5)
     seal(journal, twice, message())
 
     async def all_at_once() -> list[BaseException | None]:
@@ -296,7 +300,7 @@ def test_a_group_of_messages_does_not_fail_for_one(journal: Journal) -> None:
     outcomes = asyncio.run(all_at_once())
 
     assert outcomes[:70] == [None] * 70
-    assert [type(outcome) for outcome in outcomes[70:]] == [Fenced, Decided, JournalError]
+    assert [type(outcome) for outcome in outcomes[70:]] == [Fenced, RunEnded, JournalError]
     assert all(len(journal.log.all(run.id)) == 1 for run in good)
 
 
@@ -344,7 +348,7 @@ def test_the_first_answer_of_a_page_counts(journal: Journal) -> None:
     assert journal.steps.answer("tool_0", "second").result(5) == (run.id, False)
     assert journal.steps.finish_call(run.id, 1, (1, 0), "time-out").result(5) == "first"
     assert journal.steps.answer("tool_1", "late").result(5) == (run.id, False)
-    journal.runs.decide(run.id, "cancelled", "cancelled").result(5)
+    journal.runs.decide(run.id, CANCELLED).result(5)
     assert journal.steps.answer("tool_2", "after the stop").result(5) == (run.id, False)
     assert journal.steps.answer("tool_9", "whose?").result(5) is None
 

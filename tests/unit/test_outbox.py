@@ -16,7 +16,7 @@ from bf_plugin import hookimpl, in_thread
 from bf_plugin.errors import DeliveryRefused, DeliveryRetry, Fenced, PluginError, StopRun
 from bf_plugin.gateway import events
 from bf_plugin.gateway.messengers.port import Destination
-from bf_plugin.journal.records import Decided, Decision, Sealed
+from bf_plugin.journal.records import CANCELLED, RunEnded, Sealed
 from bf_plugin.plugins.calls import HookCalls
 from bf_plugin.plugins.guards import new_manager, register
 from bf_plugin.run.composer import Composer
@@ -450,7 +450,7 @@ def test_nothing_follows_a_discard_but_the_end() -> None:
 
 @pytest.mark.parametrize(
     "failure",
-    [Fenced("gone"), Decided(Decision(won=False, outcome="cancelled", finish_reason="cancelled"))],
+    [Fenced("gone"), RunEnded(CANCELLED)],
 )
 def test_a_seal_that_fails_is_reported_and_not_sent(failure: Exception) -> None:
     """What the journal refused is never sent, and its seq is free for what follows."""
@@ -480,7 +480,7 @@ def test_an_end_queued_behind_a_refused_seal_is_kept() -> None:
             lane.log.seal = original  # type: ignore[method-assign]
             lane.outbox.discard()
             lane.outbox.event({"type": "end"})
-            blocked.set_exception(Decided(Decision(won=False, outcome="cancelled", finish_reason="cancelled")))
+            blocked.set_exception(RunEnded(CANCELLED))
             await lane.outbox.flush()
             assert [event["type"] for event in lane.log.events()] == ["end"]
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from bf_plugin.items import text_message
-from bf_plugin.journal import Cut, Journal, RunRecord, open_journal
+from bf_plugin.journal import Cut, Ending, Journal, RunRecord, open_journal
 from bf_plugin.journal.keys import KEY_LIFE, Claim
 from bf_plugin.journal.purge import MESSAGES_A_BATCH
 from bf_plugin.journal.records import Sealed
@@ -63,7 +63,7 @@ def end(journal: Journal, run: RunRecord, *, messages: int = 1) -> None:
         for number in range(1, messages + 1)
     ]
     seal(journal, run, *said, closing=True)
-    journal.runs.decide(run.id, "completed", "stop").result(5)
+    journal.runs.decide(run.id, Ending(status="completed", finish_reason="stop")).result(5)
     cut = Cut(items=[text_message("user", "Hi")], engine_key="k", state={"response_id": "r"})
     journal.runs.finish(run.id, 1, usage=Usage(), cut=cut, timeout=600).result(5)
 

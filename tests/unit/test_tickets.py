@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bf_plugin.errors import RequestError
-from bf_plugin.run.ticket import Result, Ticket
+from bf_plugin.run.ticket import FullEnding, Ticket
 from bf_plugin.values import Usage
 
-RESULT = Result(status="completed", finish_reason="stop", usage=Usage(), content=[])
+ENDING = FullEnding(status="completed", finish_reason="stop", usage=Usage(), content=[])
 
 
 def _accept(ticket: Ticket) -> str | None:
@@ -35,7 +35,7 @@ def _fail(ticket: Ticket) -> str | None:
 
 
 def _end(ticket: Ticket) -> str | None:
-    ticket.end(RESULT)
+    ticket.end(ENDING)
     return None
 
 

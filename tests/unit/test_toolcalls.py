@@ -12,6 +12,7 @@ import pytest
 
 from bf_plugin import StopRun, hookimpl
 from bf_plugin.items import FunctionCall, FunctionTool
+from bf_plugin.journal.states import CallState
 from bf_plugin.journal.steps import CallRecord
 from bf_plugin.plugins.calls import HookCalls
 from bf_plugin.plugins.guards import new_manager, register
@@ -31,18 +32,18 @@ class Steps:
         self.ids: dict[int, str] = {}
         self.answers: dict[str, str] = {}
 
-    def start_call(self, run_id: str, epoch: int, place: tuple[int, int], **asked: Any) -> Future[None]:
-        self.log.append(("started", place[1]))
+    def start_call(self, run_id: str, epoch: int, key: tuple[int, int], **asked: Any) -> Future[None]:
+        self.log.append(("started", key[1]))
         if asked.get("tool_call_id"):
-            self.ids[place[1]] = asked["tool_call_id"]
+            self.ids[key[1]] = asked["tool_call_id"]
         done: Future[None] = Future()
         done.set_result(None)
         return done
 
-    def finish_call(self, run_id: str, epoch: int, place: tuple[int, int], output: str) -> Future[str]:
-        self.log.append(("done", place[1]))
+    def finish_call(self, run_id: str, epoch: int, key: tuple[int, int], output: str) -> Future[str]:
+        self.log.append(("done", key[1]))
         done: Future[str] = Future()
-        done.set_result(self.answers.get(self.ids.get(place[1], ""), output))
+        done.set_result(self.answers.get(self.ids.get(key[1], ""), output))
         return done
 
 
@@ -212,9 +213,9 @@ def test_no_arguments_are_none() -> None:
     ("state", "output", "says"),
     [("done", "7", "7"), ("started", None, "may have taken effect"), ("pending", None, "Not run")],
 )
-def test_what_a_cut_call_leaves(state: str, output: str | None, says: str) -> None:
+def test_what_a_cut_call_leaves(state: CallState, output: str | None, says: str) -> None:
     """A result that is there counts; a payment under way must not be repeated."""
-    left = cut_output(CallRecord(place=(1, 0), call_id="c", name="pay", state=state, arguments="{}", output=output))
+    left = cut_output(CallRecord(key=(1, 0), call_id="c", name="pay", state=state, arguments="{}", output=output))
 
     assert left["call_id"] == "c"
     assert says in left["output"]

@@ -88,15 +88,15 @@ class StopResource:
 def _answer(request: StartRequest, started: Started) -> dict[str, Any]:
     ids = {"threadId": started.thread_id, "runId": started.run_id}
     warnings = {"warnings": list(started.warnings)} if started.warnings else {}
-    result = started.result
-    if result is None:
+    ending = started.ending
+    if ending is None:
         return {"success": True, **ids, "status": "created", **warnings}
     return {
         "success": True,
-        "data": list(result.content),
+        "data": list(ending.content),
         **ids,
-        "status": "done" if result.status == "completed" else result.status,
-        "usage": result.usage.as_json(),
-        "finish_reason": result.finish_reason,
+        "status": "done" if ending.status == "completed" else ending.status,
+        "usage": ending.usage.as_json(),
+        "finish_reason": ending.finish_reason,
         **warnings,
     }

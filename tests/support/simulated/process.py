@@ -21,7 +21,7 @@ from bf_plugin.plugins.calls import HookCalls
 from bf_plugin.plugins.guards import new_manager, register
 from bf_plugin.run.driver import Parts
 from bf_plugin.run.pace import Pace
-from bf_plugin.run.ticket import Result, Ticket
+from bf_plugin.run.ticket import FullEnding, Ticket
 from bf_plugin.runtime.workers import Workers
 from bf_plugin.settings import Settings
 from bf_plugin.usecases.runs import Runs
@@ -82,7 +82,7 @@ class Process:
             engine=lambda name: around.engine,
             messenger=lambda record: around.messenger,
         )
-        self.dispatcher = LocalDispatcher(thread, parts, cast("Owner", mark), cast("SqliteFile", self.journal.place))
+        self.dispatcher = LocalDispatcher(thread, parts, cast("Owner", mark), cast("SqliteFile", self.journal.database))
         self.runs = Front(
             settings=around.settings,
             journal=self.journal,
@@ -165,7 +165,7 @@ class Process:
 class Front(Runs):
     """The use cases, but for waiting: a test is the request that waits."""
 
-    def _wait(self, ticket: Ticket, *, stream: bool, may_wait: bool, record: RunRecord) -> Result | None:
+    def _wait(self, ticket: Ticket, *, stream: bool, may_wait: bool, record: RunRecord) -> FullEnding | None:
         return None
 
 
