@@ -30,7 +30,7 @@ from bf_plugin.web.openapi import document
 ROOT = Path(__file__).parents[2]
 PACKAGE = Path(bf_plugin.__file__).parent
 PAGE = (ROOT / "docs" / "operating.md").read_text(encoding="utf-8")
-DOCUMENTS = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("hooks/**/*.md")]
+DOCUMENTS = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("hooks/**/*.md")]
 
 NOT_SETTINGS = {"BF_API_KEYS_FILE", "BF_CHAOS_SIGNALS", "BF_MACHINE_EXAMPLES"}
 """What documents may name all the same: a file of another setting's, and what makes tests larger."""
