@@ -109,11 +109,12 @@ class ProviderError(BFError):
 
 
 class PluginError(BFError):
-    """A plugin raised, or cannot be loaded; `plugin` is its name."""
+    """A plugin raised, or cannot be loaded: `plugin` is its name, `problem` the message without it."""
 
     def __init__(self, plugin: str, message: str) -> None:
         super().__init__(f"plugin {plugin}: {message}")
         self.plugin = plugin
+        self.problem = message
 
 
 class ContextError(BFError):

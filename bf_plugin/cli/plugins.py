@@ -15,12 +15,7 @@ def plugins(ctx: click.Context) -> None:
     """List plugins, engines and messengers with their state; exit with 1 if any failed to load."""
     try:
         settings = load_settings()
-        loaded = load_plugins(
-            disabled=settings.names("plugins_disabled"),
-            engine_choices=settings.engine_choices(),
-            sections=settings.plugins,
-            settings=settings,
-        )
+        loaded = load_plugins(settings=settings)
     except ConfigurationError as error:
         raise click.ClickException(str(error)) from None
     for report in loaded.reports:

@@ -5,16 +5,16 @@ from __future__ import annotations
 import importlib
 import signal
 import sys
-from collections.abc import Iterable
 from typing import Any, NoReturn
 
 import click
 
-from bf_plugin.errors import BFError, RequestError, error_body
-from bf_plugin.runtime.logs import configure, request_id
+from bf_plugin.errors import BFError
+from bf_plugin.runtime.logs import configure
 from bf_plugin.runtime.memory import settle
 from bf_plugin.settings import Settings, load_settings
 from bf_plugin.web.mount import Application
+from bf_plugin.web.refusal import nothing_else
 
 
 @click.command()
@@ -72,7 +72,7 @@ def _application(target: str | None, settings: Settings) -> Application:
         return Application(load_app(target), name=None, settings=settings, plugins=())
     if settings.messaging_url is None and not any(app.messaging_url for app in settings.apps.values()):
         raise click.ClickException("without --app there is no host to send messages to: set BF_MESSAGING_URL")
-    return Application(nothing_else, name=None, settings=settings, plugins=(), has_host=False)
+    return Application(nothing_else, name=None, settings=settings, plugins=())
 
 
 def load_app(target: str) -> Any:
@@ -83,17 +83,3 @@ def load_app(target: str) -> Any:
         return getattr(importlib.import_module(module), attribute or "application")
     except (ImportError, AttributeError) as error:
         raise click.ClickException(f"--app {target}: {error}") from None
-
-
-def nothing_else(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
-    """Answer what is not ours: 404, in our form."""
-    import msgspec
-
-    body = error_body(
-        RequestError(404, "there is no such resource"),
-        request_id=request_id(environ.get("HTTP_X_REQUEST_ID")),
-        action_name=None,
-    )
-    encoded = msgspec.json.encode(body)
-    start_response("404 NotFound", [("Content-Type", "application/json"), ("Content-Length", str(len(encoded)))])
-    return [encoded]

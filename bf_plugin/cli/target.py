@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from bf_plugin.cli.serve import load_app, nothing_else
+from bf_plugin.cli.serve import load_app
 from bf_plugin.journal.store import default_url
 from bf_plugin.settings import Settings
 from bf_plugin.web.mount import Application
+from bf_plugin.web.refusal import nothing_else
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,12 +7,12 @@ import threading
 
 import click
 
-from bf_plugin.cli.serve import nothing_else
 from bf_plugin.errors import BFError, ConfigurationError
 from bf_plugin.runtime.logs import configure
 from bf_plugin.runtime.memory import settle
 from bf_plugin.settings import load_settings
 from bf_plugin.web.mount import Application
+from bf_plugin.web.refusal import nothing_else
 
 
 @click.command()
@@ -32,7 +32,7 @@ def worker() -> None:
                 "BF_DATABASE_URL: a worker needs postgresql://, with SQLite servers drive all runs"
             )
         configure(settings.log_format)
-        application = Application(nothing_else, name=None, settings=settings, plugins=(), has_host=False)
+        application = Application(nothing_else, name=None, settings=settings, plugins=())
         application.start()
         settle()
     except BFError as error:

@@ -13,13 +13,7 @@ from bf_plugin.settings import Settings
 def check_plugins(settings: Settings, given: Iterable[object]) -> tuple[Plugins | None, list[Finding]]:
     """Load everything as a start does; return it, None where the start would fail, and what was found."""
     try:
-        plugins = load_plugins(
-            given,
-            disabled=settings.names("plugins_disabled"),
-            engine_choices=settings.engine_choices(),
-            sections=settings.plugins,
-            settings=settings,
-        )
+        plugins = load_plugins(given, settings=settings)
     except ConfigurationError as error:
         return None, [failed("plugins", str(error))]
     found = [_failure(report) for report in plugins.reports if report.status == "failed"]

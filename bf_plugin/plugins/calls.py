@@ -35,14 +35,14 @@ class Overdue(PluginError):
 class HookCalls:
     """Calls the hooks of the plugins in `manager`; what blocks runs in `workers`.
 
-    `patience` bounds, in seconds, what no tool's time-out does: `on_end`, `on_stop`, an `on_delta` in a thread.
+    `timeout` bounds, in seconds, what no tool's time-out does: `on_end`, `on_stop`, an `on_delta` in a thread.
     """
 
-    def __init__(self, manager: pluggy.PluginManager, workers: Workers, *, patience: float = 60.0) -> None:
+    def __init__(self, manager: pluggy.PluginManager, workers: Workers, *, timeout: float = 60.0) -> None:
         self._manager = manager
         self._hook = manager.hook
         self._workers = workers
-        self._patience = patience
+        self._timeout = timeout
         self._strays: set[asyncio.Future[Any]] = set()  # the loop itself holds tasks weakly
         deltas = manager.hook.on_delta.get_hookimpls()
         self.has_on_delta = bool(deltas)
@@ -62,7 +62,7 @@ class HookCalls:
         """Call `on_delta` where its plugins want it: on the loop, or in a worker. Raises as `on_delta`."""
         if self.delta_in_thread:
             change = functools.partial(self.on_delta, run, delta)
-            await self._in_worker(Trail(run.id, run.request_id, run.app), self._patience, change)
+            await self._in_worker(Trail(run.id, run.request_id, run.app), self._timeout, change)
         else:
             self.on_delta(run, delta)
 
@@ -136,7 +136,7 @@ class HookCalls:
 
     async def _heard(self, hook: str, trail: Trail, future: Future[object]) -> None:
         try:
-            await self._result(trail, future, self._patience)
+            await self._result(trail, future, self._timeout)
         except PluginError as error:  # a hang: what plugins raise, the guards have logged
             trail.log(_log).error("%s: %s", hook, error)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import inspect
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
@@ -13,24 +13,22 @@ from typing import TYPE_CHECKING, Any, Literal
 import pluggy
 
 from bf_plugin.errors import ConfigurationError, PluginError
-from bf_plugin.plugins import defaults
-from bf_plugin.plugins import guards as hookguards
+from bf_plugin.gateway.messengers.port import Messenger, scheme_of
+from bf_plugin.plugins import defaults, entrypoints, guards
 from bf_plugin.plugins.context import PluginContext
-from bf_plugin.runtime import entrypoints
-from bf_plugin.runtime.entrypoints import Candidate, Kind
-from bf_plugin.runtime.logs import get_logger
+from bf_plugin.plugins.entrypoints import Candidate, Kind
+from bf_plugin.runtime.logs import get_logger, in_short
+from bf_plugin.settings import Settings, load_settings
 
 if TYPE_CHECKING:
     from bf_plugin.engines.port import Engine
-    from bf_plugin.gateway.messengers.port import Messenger
-    from bf_plugin.settings import Settings
 
 _PORTS: Mapping[Kind, tuple[str, ...]] = {
     "engine": ("start", "cancel", "cut", "aclose"),
     "messenger": ("send", "aclose"),
 }
 
-_CLOSE_PATIENCE = 5.0
+_CLOSE_TIMEOUT = 5.0
 
 _log = get_logger(__name__)
 
@@ -65,13 +63,8 @@ class Plugins:
 
         Failures are logged. It may block.
         """
-        for title, part in self._parts().items():
-            warm_up = getattr(part, "warm_up", None)
-            if callable(warm_up):
-                try:
-                    warm_up()
-                except Exception as error:
-                    _log.error("%s failed in warm_up: %s", title, error, error=error)
+        for title, part in self._parts():
+            _call(title, part, "warm_up")
 
     def require(self, names: Iterable[str]) -> None:
         """Raise ConfigurationError when a plugin of these names was not loaded.
@@ -84,38 +77,62 @@ class Plugins:
                 why = "the log and `bf-plugin plugins` say why" if states else "no such plugin is installed"
                 raise ConfigurationError(f"BF_PLUGINS_REQUIRED: plugin {name} is not loaded: {why}")
 
+    def check(self, settings: Settings) -> None:
+        """Raise ConfigurationError when the settings name a plugin, engine or messenger that is not there.
+
+        Nobody would hear of the runs of a URL that no messenger serves; a key without its engine would never be used.
+        """
+        self.require(settings.names("plugins_required"))
+        urls = {"BF_MESSAGING_URL": settings.messaging_url}
+        urls |= {f"apps.{name}.messaging_url": app.messaging_url for name, app in settings.apps.items()}
+        for setting, url in urls.items():
+            if url is not None and scheme_of(url) not in self.messengers:
+                known = ", ".join(f"{scheme}://" for scheme in sorted(self.messengers)) or "none"
+                raise ConfigurationError(f"{setting}: no messenger is installed for its scheme; installed are: {known}")
+        for name, app in settings.apps.items():
+            for provider in sorted(app.provider_keys.keys() - self.engines.keys()):
+                known = ", ".join(sorted(self.engines)) or "none"
+                where = f"apps.{name}.provider_keys.{provider}"
+                raise ConfigurationError(f"{where}: no engine of this name is installed; installed are: {known}")
+
     async def aclose(self) -> None:
         """Await the `aclose` of engines, messengers and those plugins that have one, all at once.
 
         Failures are logged, and what takes longer than 5 s is left behind.
         """
-        closings = {title: getattr(part, "aclose", None) for title, part in self._parts().items()}
-        await asyncio.gather(*(_closed(title, aclose) for title, aclose in closings.items() if callable(aclose)))
+        await asyncio.gather(*(_aclose(title, part) for title, part in self._parts()))
 
     def close(self) -> None:
         """Close plugins that have a `close`, the last registered first. Failures are logged. It may block."""
-        for name, plugin in reversed(self._own()):
-            close = getattr(plugin, "close", None)
-            if callable(close):
-                try:
-                    close()
-                except Exception as error:
-                    _log.error("plugin %s failed in close: %s", name, error, error=error)
+        for title, plugin in reversed(self._plugins()):
+            _call(title, plugin, "close")
 
-    def _parts(self) -> dict[str, object]:
-        """Return all of it, by what it is called in the log."""
-        parts: dict[str, object] = {}
-        for kind, ports in (("engine", self.engines), ("messenger", self.messengers)):
-            parts |= {f"{kind} {name}": port for name, port in ports.items()}
-        return parts | {f"plugin {name}": plugin for name, plugin in self._own()}
+    def _parts(self) -> list[tuple[str, object]]:
+        """Return all of it, with what the log calls it."""
+        engines = [(f"engine {name}", engine) for name, engine in self.engines.items()]
+        messengers = [(f"messenger {name}", messenger) for name, messenger in self.messengers.items()]
+        return [*engines, *messengers, *self._plugins()]
 
-    def _own(self) -> list[tuple[str, object]]:
-        return [(name, getattr(one, "plugin", None)) for name, one in self.manager.list_name_plugin()]
+    def _plugins(self) -> list[tuple[str, object]]:
+        return [(f"plugin {name}", getattr(one, "plugin", None)) for name, one in self.manager.list_name_plugin()]
 
 
-async def _closed(title: str, aclose: Callable[[], Awaitable[object]]) -> None:
+def _call(title: str, part: object, method: str) -> None:
+    """Call a method that authors may leave out."""
+    function = getattr(part, method, None)
+    if callable(function):
+        try:
+            function()
+        except Exception as error:
+            _log.error("%s failed in %s: %s", title, method, error, error=error)
+
+
+async def _aclose(title: str, part: object) -> None:
+    aclose = getattr(part, "aclose", None)
+    if not callable(aclose):
+        return
     try:
-        await asyncio.wait_for(aclose(), _CLOSE_PATIENCE)
+        await asyncio.wait_for(aclose(), _CLOSE_TIMEOUT)
     except asyncio.TimeoutError:
         _log.error("%s hangs in aclose: it is left behind", title)
     except Exception as error:
@@ -125,9 +142,6 @@ async def _closed(title: str, aclose: Callable[[], Awaitable[object]]) -> None:
 def load_plugins(
     given: Iterable[object] = (),
     *,
-    disabled: Collection[str] = (),
-    engine_choices: Mapping[str, str] | None = None,
-    sections: Mapping[str, Mapping[str, Any]] | None = None,
     settings: Settings | None = None,
     engines: Mapping[str, Engine] | None = None,
     new_context: Callable[..., PluginContext] = PluginContext,
@@ -135,16 +149,15 @@ def load_plugins(
     """Load defaults, installed plugins and the `given` ones, in this order: pluggy calls the last first.
 
     What cannot be loaded is logged and reported, the rest still load. A given plugin takes the place of an installed
-    one of its name, and so do `engines`. `new_context` makes what factories are called with. Raises ConfigurationError
-    when the engine or messenger to use for a name is open.
+    one of its name, and so do `engines`. `new_context` makes what factories are called with; `settings` default to the
+    environment. Raises ConfigurationError when the engine or messenger to use for a name is open.
     """
-    loader = _Loader(disabled, sections or {}, settings, new_context)
+    loader = _Loader(settings or load_settings(), new_context)
     own = [candidate_of(thing) for thing in given]
     names = {candidate.name for candidate in own}
     for name in defaults.NAMES:
-        loader.plugin(
-            Candidate(kind="plugin", name=name, given=importlib.import_module(f"bf_plugin.plugins.defaults.{name}"))
-        )
+        module = importlib.import_module(f"bf_plugin.plugins.defaults.{name}")
+        loader.plugin(Candidate(kind="plugin", name=name, given=module))
     for candidate in entrypoints.find("plugin"):
         if candidate.name in names:
             loader.report(candidate, "replaced", problem="a plugin of this name was given in code")
@@ -153,8 +166,7 @@ def load_plugins(
     for candidate in own:
         loader.plugin(candidate)
     try:
-        used = loader.ports("engine", engine_choices or {}, engines or {})
-        messengers = loader.ports("messenger", {}, {})
+        used, messengers = loader.ports("engine", engines or {}), loader.ports("messenger", {})
     except ConfigurationError:
         Plugins(manager=loader.manager, engines={}, messengers={}, reports=()).close()
         raise
@@ -167,18 +179,11 @@ def load_plugins(
 
 
 class _Loader:
-    def __init__(
-        self,
-        disabled: Collection[str],
-        sections: Mapping[str, Mapping[str, Any]],
-        settings: Settings | None,
-        new_context: Callable[..., PluginContext],
-    ) -> None:
-        self.manager = hookguards.new_manager()
+    def __init__(self, settings: Settings, new_context: Callable[..., PluginContext]) -> None:
+        self.manager = guards.new_manager()
         self.reports: list[PluginReport] = []
-        self._disabled = disabled
-        self._sections = sections
         self._settings = settings
+        self._disabled = settings.names("plugins_disabled")
         self._new_context = new_context
 
     def report(self, candidate: Candidate, status: Any, **more: Any) -> None:
@@ -198,20 +203,21 @@ class _Loader:
 
     def plugin(self, candidate: Candidate) -> None:
         """Load and register a plugin."""
-        if candidate.name in self._disabled:
-            self.report(candidate, "disabled", problem="BF_PLUGINS_DISABLED names it")
+        if self._is_disabled(candidate):
             return
         try:
-            plugin = self._made(candidate, candidate.load())
-            hooks = hookguards.register(self.manager, candidate.name, plugin)
+            thing = candidate.load()
+            plugin = self._called(candidate, thing) if is_factory(thing) else thing
+            hooks = guards.register(self.manager, candidate.name, plugin)
         except Exception as error:
             self.report(candidate, "failed", problem=_problem(error))
         else:
             self.report(candidate, "ok", hooks=hooks)
 
-    def ports(self, kind: Kind, choices: Mapping[str, str], given: Mapping[str, Any]) -> dict[str, Any]:
+    def ports(self, kind: Kind, given: Mapping[str, Any]) -> dict[str, Any]:
         """Load the engines or messengers to be used, by name; those that are given are used as they are."""
         candidates = [candidate for candidate in entrypoints.find(kind) if not self._is_disabled(candidate)]
+        choices = self._settings.engine_choices() if kind == "engine" else {}
         chosen = entrypoints.choose([one for one in candidates if one.name not in given], choices)
         loaded = dict(given)
         for candidate in candidates:
@@ -241,25 +247,19 @@ class _Loader:
         self.report(candidate, "ok")
         return port
 
-    def _made(self, candidate: Candidate, thing: Any) -> object:
-        """Return the plugin: the thing itself if it has hooks, else what it makes when called."""
-        return self._called(candidate, thing) if is_factory(thing) else thing
-
     def _called(self, candidate: Candidate, factory: Any) -> Any:
-        section = MappingProxyType(dict(self._sections.get(candidate.name, {})))
+        section = MappingProxyType(dict(self._settings.plugins.get(candidate.name, {})))
         context = self._new_context(name=candidate.name, section=section, settings=self._settings)
         try:
             return factory(context)
         except (Exception, SystemExit) as error:
-            problem = f"its factory failed: {entrypoints.in_short(error)}"
+            problem = f"its factory failed: {in_short(error)}"
             raise PluginError(candidate.name, problem) from error
 
 
 def is_factory(thing: object) -> bool:
     """Tell whether something makes a plugin when it is called, and is none itself."""
-    return callable(thing) and (
-        inspect.isclass(thing) or not hookguards.implementations(hookguards.new_manager(), thing)
-    )
+    return callable(thing) and (inspect.isclass(thing) or not guards.implementations(guards.new_manager(), thing))
 
 
 def candidate_of(thing: object) -> Candidate:
@@ -269,6 +269,4 @@ def candidate_of(thing: object) -> Candidate:
 
 
 def _problem(error: Exception) -> str:
-    if isinstance(error, PluginError):
-        return str(error).removeprefix(f"plugin {error.plugin}: ")
-    return entrypoints.in_short(error)
+    return error.problem if isinstance(error, PluginError) else in_short(error)

@@ -16,6 +16,7 @@ import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
+from pathlib import Path
 from types import FrameType
 from typing import Literal
 from urllib.parse import quote
@@ -68,6 +69,13 @@ def _forms(secret: str) -> set[str]:
         return set()
     quoted = quote(secret, safe="", errors="replace")
     return {secret, json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1], repr(secret)[1:-1], quoted}
+
+
+def in_short(error: BaseException) -> str:
+    """Return an error's kind, first line and place: enough to find it, and none of the values it may quote below."""
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
+    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}{place}"
 
 
 def request_id(header: str | None) -> str:

@@ -8,8 +8,7 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
-from bf_plugin.runtime.entrypoints import in_short
-from bf_plugin.runtime.logs import get_logger
+from bf_plugin.runtime.logs import get_logger, in_short
 
 T = TypeVar("T")
 

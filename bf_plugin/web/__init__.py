@@ -1,1 +1,1 @@
-"""HTTP in, HTTP out: what the host's server calls. `mount` is the door, `assembly` the one place where parts meet."""
+"""HTTP in, HTTP out. The host's server calls `mount`; `assembly` is the one place where all parts meet."""

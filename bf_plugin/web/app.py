@@ -9,21 +9,20 @@ import falcon
 
 from bf_plugin.errors import BFError, JournalError, RequestError, error_body
 from bf_plugin.gateway.apps import Apps
+from bf_plugin.plugins.loading import Plugins
 from bf_plugin.run.endings import request_error
 from bf_plugin.runtime.logs import get_logger, request_id
-from bf_plugin.runtime.paths import PREFIX, TOOL_RESPONSE
 from bf_plugin.settings import Settings
 from bf_plugin.usecases.delete import Deletion
 from bf_plugin.usecases.inspect import Inspection
 from bf_plugin.usecases.once import Starts
 from bf_plugin.usecases.runs import Runs
-from bf_plugin.web.health import Health
-from bf_plugin.web.resources.cors import CrossOrigin
-from bf_plugin.web.resources.health import HealthzResource, PluginsResource, ReadyzResource
-from bf_plugin.web.resources.inspect import EventsResource, MessagesResource, RunResource, ThreadResource
-from bf_plugin.web.resources.openapi import OpenAPIResource
-from bf_plugin.web.resources.runs import StartResource, StopResource
-from bf_plugin.web.resources.tools import ToolResponseResource
+from bf_plugin.web.cors import CrossOrigin
+from bf_plugin.web.health import HealthzResource, PluginsResource, ReadyzResource
+from bf_plugin.web.inspect import EventsResource, MessagesResource, RunResource, ThreadResource
+from bf_plugin.web.openapi import OpenAPIResource
+from bf_plugin.web.paths import PREFIX, TOOL_RESPONSE
+from bf_plugin.web.runs import StartResource, StopResource, ToolResponseResource
 
 _log = get_logger(__name__)
 
@@ -34,7 +33,8 @@ def create_app(
     inspection: Inspection,
     deletion: Deletion,
     apps: Apps,
-    health: Health,
+    ready: ReadyzResource,
+    plugins: Plugins,
     settings: Settings,
 ) -> falcon.App[Any, Any]:
     """Return the WSGI app of our routes. Pure: nothing is started, all collaborators come in."""
@@ -55,8 +55,8 @@ def create_app(
         ("/threads/{thread_id}/messages", MessagesResource(inspection, apps)),
         ("/openapi.json", OpenAPIResource(runs.providers)),
         ("/healthz", HealthzResource()),
-        ("/readyz", ReadyzResource(health)),
-        ("/plugins", PluginsResource(health, apps)),
+        ("/readyz", ready),
+        ("/plugins", PluginsResource(plugins, apps)),
     ):
         app.add_route(PREFIX + path, resource)
     app.add_route(TOOL_RESPONSE, answers)

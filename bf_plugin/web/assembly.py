@@ -8,12 +8,9 @@ from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import ExitStack
 from typing import Any
 
-import falcon
-
 from bf_plugin.bodies import check_assistants
 from bf_plugin.dispatch import create_dispatcher
 from bf_plugin.engines.port import Engine
-from bf_plugin.errors import ConfigurationError
 from bf_plugin.gateway.apps import create_apps
 from bf_plugin.gateway.host import HostCaller
 from bf_plugin.gateway.messengers.host import HostMessenger
@@ -36,15 +33,14 @@ from bf_plugin.usecases.retain import Retention
 from bf_plugin.usecases.runs import Runs
 from bf_plugin.usecases.waiters import Waiters
 from bf_plugin.web.app import create_app
-from bf_plugin.web.health import Health
+from bf_plugin.web.health import ReadyzResource
+from bf_plugin.web.refusal import nothing_else
 
-_CLOSE_PATIENCE = 10.0
+_CLOSE_TIMEOUT = 10.0
 
 
 class Service:
     """The running plugin. Threads and connections exist from construction to `close`."""
-
-    app: falcon.App[Any, Any]
 
     def __init__(
         self,
@@ -52,12 +48,62 @@ class Service:
         *,
         name: str | None,
         settings: Settings,
-        plugins: Iterable[object],
-        has_host: bool,
+        plugins: Iterable[object] = (),
         engines: Mapping[str, Engine] | None = None,
     ) -> None:
         with ExitStack() as opened:  # closed from the last to the first, also when a later part cannot be made
-            self.app = self._open(opened, host_app, name, settings, plugins, engines or {}, has_host=has_host)
+            caller = None
+            if host_app is not nothing_else:
+                caller = HostCaller(host_app, threads=settings.host_threads)
+                opened.callback(caller.close)
+            apps = create_apps(settings, caller)
+            check_assistants(settings)
+            workers = Workers("bf-worker", limit=settings.worker_threads)
+            opened.callback(workers.close)
+            journal = open_journal(settings.database_url or default_url(name, host_app), settings.names("secret_key"))
+            opened.callback(journal.close)
+            loop = LoopThread()
+            opened.callback(loop.close)
+            lease = Lease(loop)
+            opened.callback(lease.close)
+            self._plugins = load_plugins(plugins, settings=settings, engines=engines, new_context=lend(journal, lease))
+            opened.callback(self._close_plugins, loop)
+            self._plugins.check(settings)
+            hooks = HookCalls(self._plugins.manager, workers)
+            self._host_messenger = None if caller is None else HostMessenger(caller)
+            parts = Parts(
+                journal=journal,
+                hooks=hooks,
+                settings=settings,
+                pace=Pace(settings.coalesce_ms / 1000),
+                engine=self._plugins.engines.get,
+                messenger=self._messenger,
+            )
+            host_messaging = settings.messaging_url is None and caller is not None
+            dispatcher = create_dispatcher(loop, parts, (name or "") if host_messaging else None)
+            opened.callback(dispatcher.close)
+            lease.count = dispatcher.active
+            waiters = Waiters(settings.max_waiters or 2)
+            self.runs = Runs(
+                settings=settings,
+                journal=journal,
+                dispatcher=dispatcher,
+                hooks=hooks,
+                engines=self._plugins.engines,
+                host_messaging=host_messaging,
+                waiters=waiters,
+            )
+            self.knows_tool_call = self.runs.knows_tool_call
+            starts = Starts(runs=self.runs, journal=journal, waiters=waiters)
+            inspection = Inspection(journal=journal, waiters=waiters)
+            opened.callback(inspection.close)
+            deletion = Deletion(journal=journal, engines=self._plugins.engines, loop=loop, waiters=waiters)
+            ready = ReadyzResource(journal=journal, caller=caller, workers=workers, plugins=self._plugins)
+            dispatcher.start()
+            loop.run(Retention(journal, settings.retention_days).run())
+            self._warming = threading.Thread(target=self._plugins.warm_up, name="warm-up", daemon=True)
+            self._warming.start()
+            self.app = create_app(self.runs, starts, inspection, deletion, apps, ready, self._plugins, settings)
             self._opened = opened.pop_all()
 
     def close(self) -> None:
@@ -68,102 +114,13 @@ class Service:
         """Return when everything is loaded: a process forked in the midst of an import could never finish it."""
         self._warming.join()
 
-    def _open(
-        self,
-        opened: ExitStack,
-        host_app: Any,
-        name: str | None,
-        settings: Settings,
-        plugins: Iterable[object],
-        engines: Mapping[str, Engine],
-        *,
-        has_host: bool,
-    ) -> falcon.App[Any, Any]:
-        caller = HostCaller(host_app, threads=settings.host_threads) if has_host else None
-        if caller is not None:
-            opened.callback(caller.close)
-        apps = create_apps(settings, caller)
-        check_assistants(settings)
-        workers = Workers("bf-worker", limit=settings.worker_threads)
-        opened.callback(workers.close)
-        journal = open_journal(settings.database_url or default_url(name, host_app), settings.names("secret_key"))
-        opened.callback(journal.close)
-        loop = LoopThread()
-        opened.callback(loop.close)
-        lease = Lease(loop)
-        opened.callback(lease.close)
-        self._plugins = load_plugins(
-            plugins,
-            disabled=settings.names("plugins_disabled"),
-            engine_choices=settings.engine_choices(),
-            sections=settings.plugins,
-            settings=settings,
-            engines=engines,
-            new_context=lend(journal, lease),
-        )
-        opened.callback(self._close_plugins, loop)
-        self._plugins.require(settings.names("plugins_required"))
-        hooks = HookCalls(self._plugins.manager, workers)
-        self._check_messengers(settings)
-        self._check_provider_keys(settings)
-        self._host_messenger = None if caller is None else HostMessenger(caller)
-        parts = Parts(
-            journal=journal,
-            hooks=hooks,
-            settings=settings,
-            pace=Pace(settings.coalesce_ms / 1000),
-            engine=self._plugins.engines.get,
-            messenger=self._messenger,
-        )
-        host_messaging = settings.messaging_url is None and caller is not None
-        dispatcher = create_dispatcher(loop, parts, (name or "") if host_messaging else None)
-        opened.callback(dispatcher.close)
-        lease.count = dispatcher.active
-        waiters = Waiters(settings.max_waiters or 2)
-        self.runs = Runs(
-            settings=settings,
-            journal=journal,
-            dispatcher=dispatcher,
-            hooks=hooks,
-            engines=self._plugins.engines,
-            host_messaging=host_messaging,
-            waiters=waiters,
-        )
-        starts = Starts(runs=self.runs, journal=journal, waiters=waiters)
-        inspection = Inspection(journal=journal, waiters=waiters)
-        opened.callback(inspection.close)
-        deletion = Deletion(journal=journal, engines=self._plugins.engines, loop=loop, waiters=waiters)
-        health = Health(journal=journal, caller=caller, workers=workers, plugins=self._plugins)
-        dispatcher.start()
-        loop.run(Retention(journal, settings.retention_days).run())
-        self._warming = threading.Thread(target=self._plugins.warm_up, name="warm-up", daemon=True)
-        self._warming.start()
-        return create_app(self.runs, starts, inspection, deletion, apps, health, settings)
-
-    def _check_messengers(self, settings: Settings) -> None:
-        """Raise ConfigurationError for a URL that no messenger serves: its runs would never be heard of."""
-        urls = {"BF_MESSAGING_URL": settings.messaging_url}
-        urls |= {f"apps.{name}.messaging_url": app.messaging_url for name, app in settings.apps.items()}
-        for setting, url in urls.items():
-            if url is not None and scheme_of(url) not in self._plugins.messengers:
-                known = ", ".join(f"{scheme}://" for scheme in sorted(self._plugins.messengers)) or "none"
-                raise ConfigurationError(f"{setting}: no messenger is installed for its scheme; installed are: {known}")
-
-    def _check_provider_keys(self, settings: Settings) -> None:
-        """Raise ConfigurationError for a key of a provider that is not there: it would never be used."""
-        for name, app in settings.apps.items():
-            if unknown := sorted(set(app.provider_keys) - set(self._plugins.engines)):
-                known = ", ".join(sorted(self._plugins.engines)) or "none"
-                where = f"apps.{name}.provider_keys.{unknown[0]}"
-                raise ConfigurationError(f"{where}: no engine of this name is installed; installed are: {known}")
-
     def _close_plugins(self, loop: LoopThread) -> None:
         """Let go of engines, messengers and plugins: those still have their store and the loop."""
         try:
-            loop.run(self._plugins.aclose()).result(timeout=_CLOSE_PATIENCE)
+            loop.run(self._plugins.aclose()).result(timeout=_CLOSE_TIMEOUT)
         except FutureTimeoutError:
             get_logger(__name__).error("an engine, a messenger or a plugin hangs in its aclose: it is left behind")
-        if not done_within(_CLOSE_PATIENCE, self._plugins.close):
+        if not done_within(_CLOSE_TIMEOUT, self._plugins.close):
             get_logger(__name__).error("a plugin hangs in its close: it is left behind")
 
     def _messenger(self, record: RunRecord) -> Messenger | None:

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import atexit
-import io
 import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
-from bf_plugin.errors import BFError, ConfigurationError, RequestError, error_body
+from bf_plugin.errors import BFError, ConfigurationError
 from bf_plugin.gateway.host import INNER
-from bf_plugin.runtime.logs import get_logger, request_id
-from bf_plugin.runtime.paths import AFTER, PREFIX, TOOL_RESPONSE
+from bf_plugin.runtime.logs import get_logger
 from bf_plugin.settings import Settings, load_settings
+from bf_plugin.web.paths import AFTER, PREFIX, TOOL_RESPONSE
+from bf_plugin.web.refusal import Environ, StartResponse, refuse
+from bf_plugin.web.shared import answered_call
 
 if TYPE_CHECKING:
     from bf_plugin.engines.port import Engine
@@ -24,9 +23,6 @@ if TYPE_CHECKING:
 
 _RETRY_START = 5.0
 """Seconds between tries to start, when starting fails."""
-
-Environ = dict[str, Any]
-StartResponse = Callable[..., Any]
 
 
 def mount(
@@ -55,14 +51,12 @@ class Application:
         name: str | None,
         settings: Settings,
         plugins: tuple[object, ...],
-        has_host: bool = True,
         engines: Mapping[str, Engine] | None = None,
     ) -> None:
         self.host_app = host_app
         self.name = name
         self.settings = settings
         self.plugins = plugins
-        self._has_host = has_host
         self._engines = engines
         # By process: one request starts the service, those beside it wait for that. A lock that was held when the
         # process forked stays locked in the child.
@@ -145,7 +139,6 @@ class Application:
                 name=self.name,
                 settings=self.settings,
                 plugins=self.plugins,
-                has_host=self._has_host,
                 engines=self._engines,
             )
             self._failure = None
@@ -163,33 +156,28 @@ class Application:
 
     def _ours(self, service: Service | None, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         if environ.get(INNER):
-            return _refuse(environ, start_response, 500, "the host app called back into the plugin")
+            message = "the host app called back into the plugin"
+            return refuse(environ, start_response, 500, message, retry_after=_RETRY_START)
         if service is None:
             reason = str(self._failure[1]) if self._failure else "starting"
-            return _refuse(environ, start_response, 503, f"the assistants endpoint cannot start: {reason}")
+            message = f"the assistants endpoint cannot start: {reason}"
+            return refuse(environ, start_response, 503, message, retry_after=_RETRY_START)
         after: list[Callable[[], None]] = []
         environ[AFTER] = after
         return _Answer(service.app(environ, start_response), after)
 
     def _answers_our_call(self, service: Service, environ: Environ) -> bool:
-        """Tell whether a tool response is for a call of ours; its body is as it was afterwards."""
-        known = _length(environ, self.settings.body_limit)
-        if environ.get("REQUEST_METHOD") != "POST" or known is None:
-            return False
-        length, whole = known
-        stream = environ["wsgi.input"]
-        body = stream.read(length)
-        environ["wsgi.input"] = _replayed(body, None if whole else stream)
-        call_id = _tool_call_id(body)
+        """Tell whether a tool response is for a call of ours."""
+        call_id = answered_call(environ, self.settings.body_limit)
         try:
-            return call_id is not None and service.runs.knows_tool_call(call_id)
+            return call_id is not None and service.knows_tool_call(call_id)
         except BFError as error:
             self._log.error("cannot tell whose tool call an answer is for: %s", error)
             return False
 
 
 class _Answer:
-    """Our answer: once it has been sent and closed, what waits for that is called."""
+    """Our answer: once the server has sent and closed it, it calls what waits for that."""
 
     def __init__(self, body: Iterable[bytes], after: list[Callable[[], None]]) -> None:
         self._body = body
@@ -206,62 +194,3 @@ class _Answer:
         finally:
             for call in self._after:
                 call()
-
-
-class _Replayed(io.RawIOBase):
-    """A request's input with what was read of it put back in front."""
-
-    def __init__(self, body: bytes, rest: Any) -> None:
-        self._body = io.BytesIO(body)
-        self._rest = rest
-
-    def readable(self) -> bool:
-        """Tell that this can be read."""
-        return True
-
-    def readinto(self, buffer: Any, /) -> int:
-        """Read what was read before, then what was not."""
-        data = self._body.read(len(buffer)) or self._rest.read(len(buffer))
-        buffer[: len(data)] = data
-        return len(data)
-
-
-def _replayed(body: bytes, rest: Any | None) -> io.BufferedIOBase:
-    """Return an input that gives `body`, then `rest`."""
-    return io.BytesIO(body) if rest is None else io.BufferedReader(_Replayed(body, rest))
-
-
-def _length(environ: Environ, limit: int) -> tuple[int, bool] | None:
-    """Return how much of a body to look at, and whether that is all of it; None where it cannot be ours."""
-    try:
-        length = int(environ.get("CONTENT_LENGTH") or 0)
-    except ValueError:
-        return None
-    if 0 < length <= limit:
-        return length, True
-    # A chunked body has no length: waitress finds it out, gunicorn marks the end instead.
-    return (limit, False) if not length and environ.get("wsgi.input_terminated") else None
-
-
-def _tool_call_id(body: bytes) -> str | None:
-    try:
-        answer = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeError, RecursionError):
-        return None
-    call_id = answer.get("toolCallId") if isinstance(answer, dict) else None
-    return call_id if isinstance(call_id, str) else None
-
-
-def _refuse(environ: Environ, start_response: StartResponse, code: int, message: str) -> list[bytes]:
-    """Answer without the service."""
-    name = request_id(environ.get("HTTP_X_REQUEST_ID"))
-    error = RequestError(code, message, retry_after=_RETRY_START)
-    body = msgspec.json.encode(error_body(error, request_id=name, action_name=None))
-    headers = [
-        ("Content-Type", "application/json"),
-        ("Content-Length", str(len(body))),
-        ("Retry-After", str(int(_RETRY_START))),
-        ("X-Request-ID", name),
-    ]
-    start_response(f"{code} {error.name}", headers)
-    return [body]

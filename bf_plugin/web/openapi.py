@@ -2,41 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
+import falcon
 from pydantic.json_schema import models_json_schema
 
-from bf_plugin.bodies.payload import PollingStart, StreamingStart
-from bf_plugin.bodies.stop import Stop
-from bf_plugin.bodies.toolanswer import Answer
-from bf_plugin.web.answerschemas import (
-    CREATED,
-    DELETED,
-    ENDED,
-    ERROR,
-    EVENTS,
-    HEALTH,
-    KEY,
-    MESSAGES,
-    PLUGINS,
-    READINESS,
-    REF,
-    REQUEST_ID,
-    RUN,
-    SECONDS,
-    SEQ,
-    STOPPED,
-    STRING,
-    TAKEN,
-    USAGE,
-    answer,
-    errors,
-)
+from bf_plugin.bodies import REQUEST_MODELS
+from bf_plugin.web import schemas
+from bf_plugin.web.paths import PREFIX, TOOL_RESPONSE
+from bf_plugin.web.schemas import answer, errors
 
-_PREFIX = "/stream/create/assistants"
 _BODY_ERRORS = (400, 413, 415, 500, 503)
+_ONCE = "The same key and body within 24 hours get the first answer and start nothing; another body gets 422."
+_TWO_IDS = "The two ids are the permission; the thread's comes as the header `X-Thread-Id` or in the query."
+_NEEDS_KEY: Mapping[str, Any] = {"security": [{"appKey": []}]}
+_TAKES_KEY: Mapping[str, Any] = {"security": [{"appKey": []}, {}]}
+
+
+class OpenAPIResource:
+    """`GET .../openapi.json`."""
+
+    def __init__(self, providers: Sequence[str]) -> None:
+        self._document = document(providers)
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """Serve the document."""
+        resp.media = self._document
 
 
 def document(providers: Sequence[str] = ("openai",)) -> dict[str, Any]:
@@ -52,106 +45,113 @@ def document(providers: Sequence[str] = ("openai",)) -> dict[str, Any]:
             "description": "Stateful assistant conversations whose answers are streamed over BetterForms messaging.",
         },
         "paths": {
-            _PREFIX: {"post": _start()},
-            f"{_PREFIX}/stop": {"post": _stop()},
-            f"{_PREFIX}/tool-response": {"post": _tool_response("answerTool")},
-            "/llm/tool-response": {"post": _shared_tool_response()},
-            f"{_PREFIX}/runs/{{runId}}": {"get": _run()},
-            f"{_PREFIX}/runs/{{runId}}/events": {"get": _events()},
-            f"{_PREFIX}/threads/{{threadId}}": {"delete": _delete()},
-            f"{_PREFIX}/threads/{{threadId}}/messages": {"get": _messages()},
-            f"{_PREFIX}/openapi.json": {"get": _get("describe", "This document", {"type": "object"})},
-            f"{_PREFIX}/healthz": {"get": _get("health", "Whether this process answers", HEALTH)},
-            f"{_PREFIX}/readyz": {"get": _ready()},
-            f"{_PREFIX}/plugins": {"get": _plugins()},
+            PREFIX: {"post": _start()},
+            f"{PREFIX}/stop": {"post": _stop()},
+            f"{PREFIX}/tool-response": {"post": _tool_response("answerTool", 404)},
+            TOOL_RESPONSE: {"post": _shared_tool_response()},
+            f"{PREFIX}/runs/{{runId}}": {"get": _run()},
+            f"{PREFIX}/runs/{{runId}}/events": {"get": _events()},
+            f"{PREFIX}/threads/{{threadId}}": {"delete": _delete()},
+            f"{PREFIX}/threads/{{threadId}}/messages": {"get": _messages()},
+            f"{PREFIX}/openapi.json": {"get": _get("describe", "This document", {"type": "object"})},
+            f"{PREFIX}/healthz": {"get": _get("health", "Whether this process answers", schemas.HEALTH)},
+            f"{PREFIX}/readyz": {"get": _ready()},
+            f"{PREFIX}/plugins": {"get": _plugins()},
         },
         "components": {
-            "schemas": {**_request_schemas(providers), "Error": ERROR, "Usage": USAGE},
-            "headers": {"X-Request-ID": REQUEST_ID, "Retry-After": SECONDS},
+            "schemas": {**_request_schemas(providers), "Error": schemas.ERROR, "Usage": schemas.USAGE},
+            "headers": {"X-Request-ID": schemas.REQUEST_ID, "Retry-After": schemas.SECONDS},
             "securitySchemes": {"appKey": {"type": "apiKey", "in": "header", "name": "X-Api-Key"}},
         },
     }
 
 
 def _start() -> dict[str, Any]:
+    answers = {
+        "200": answer("payload.stream is false: the run has ended", schemas.ENDED),
+        "201": answer("payload.stream is true: the run exists, events follow on the channels", schemas.CREATED),
+    }
     return {
-        "operationId": "start",
-        "summary": "Start a run",
+        **_post(
+            "start", "Start a run", ("StreamingStart", "PollingStart"), answers, 401, 403, 404, 408, 409, 422, 429, 502
+        ),
+        **_TAKES_KEY,
         "description": "The app key comes as `apiKey` or as the header `X-Api-Key`.",
-        "security": [{"appKey": []}, {}],
-        "parameters": [_parameter("header", "Idempotency-Key", KEY, description=_ONCE)],
-        "requestBody": _request("StreamingStart", "PollingStart"),
-        "responses": {
-            "200": answer("payload.stream is false: the run has ended", ENDED),
-            "201": answer("payload.stream is true: the run exists, events follow on the channels", CREATED),
-            **errors(*_BODY_ERRORS, 401, 403, 404, 408, 409, 422, 429, 502),
-        },
+        "parameters": [_parameter("header", "Idempotency-Key", schemas.KEY, description=_ONCE)],
     }
 
 
 def _stop() -> dict[str, Any]:
-    return {
-        "operationId": "stop",
-        "summary": "Stop a run",
-        "description": "The two ids are the permission; an operator may ask for the app key too.",
-        "security": [{"appKey": []}, {}],
-        "requestBody": _request("Stop"),
-        "responses": {
-            "200": answer("The run is stopped, was over, or is not known", STOPPED),
-            **errors(*_BODY_ERRORS, 401),
-        },
-    }
+    answers = {"200": answer("The run is stopped, was over, or is not known", schemas.STOPPED)}
+    about = "The two ids are the permission; an operator may ask for the app key too."
+    return {**_post("stop", "Stop a run", ("Stop",), answers, 401), **_TAKES_KEY, "description": about}
 
 
-def _tool_response(operation: str) -> dict[str, Any]:
-    return {
-        "operationId": operation,
-        "summary": "Answer a ui_ tool",
-        "requestBody": _request("Answer"),
-        "responses": {
-            "200": answer("Taken; `ignored` if the call was answered, timed out or stopped before", TAKEN),
-            **errors(*_BODY_ERRORS, 404),
-        },
-    }
+def _tool_response(operation: str, *codes: int) -> dict[str, Any]:
+    taken = answer("Taken; `ignored` if the call was answered, timed out or stopped before", schemas.TAKEN)
+    return _post(operation, "Answer a ui_ tool", ("Answer",), {"200": taken}, *codes)
 
 
 def _shared_tool_response() -> dict[str, Any]:
     operation = _tool_response("answerSharedTool")
-    operation["description"] = "Answers to calls the plugin does not know go to the host app."
-    del operation["responses"]["404"]
     operation["responses"]["default"] = {"description": "The host app's own answer"}
-    return operation
+    return {**operation, "description": "Answers to calls the plugin does not know go to the host app."}
 
 
 def _run() -> dict[str, Any]:
-    operation = _get("inspect", "A run: status, text so far, usage, error", RUN)
-    operation["responses"].update(errors(400, 404, 503))
-    return {**operation, "description": _TWO_IDS, "parameters": _THE_RUN}
+    operation = _get("inspect", "A run: status, text so far, usage, error", schemas.RUN, 400, 404, 503)
+    return {**operation, "description": _TWO_IDS, "parameters": _the_run()}
 
 
 def _events() -> dict[str, Any]:
-    operation = _get("events", "The events of a run after one that is known", EVENTS)
-    operation["responses"]["200"]["content"]["text/event-stream"] = {"schema": STRING}
+    operation = _get("events", "The events of a run after one that is known", schemas.EVENTS, 400, 404, 503)
+    operation["responses"]["200"]["content"]["text/event-stream"] = {"schema": schemas.STRING}
     operation["responses"]["204"] = {"description": "Asked for a stream: the run is over, and nothing follows"}
-    operation["responses"].update(errors(400, 404, 503))
-    after = _parameter("query", "after", SEQ, description="The last seq that is known")
-    last = _parameter("header", "Last-Event-ID", SEQ, description="The same, as an EventSource says it; it wins")
-    return {**operation, "description": _TWO_IDS, "parameters": [*_THE_RUN, after, last]}
+    after = _parameter("query", "after", schemas.SEQ, description="The last seq that is known")
+    again = "The same, as an EventSource says it; it wins"
+    last = _parameter("header", "Last-Event-ID", schemas.SEQ, description=again)
+    return {**operation, "description": _TWO_IDS, "parameters": [*_the_run(), after, last]}
 
 
 def _messages() -> dict[str, Any]:
-    operation = _get("messages", "What was said in the newest runs of a thread, oldest first", MESSAGES)
-    operation["responses"].update(errors(400, 401, 404, 503))
-    limit = _parameter("query", "limit", {"type": "integer", "minimum": 1, "maximum": 100, "default": 50})
-    return {**operation, "security": [{"appKey": []}], "parameters": [_path("threadId"), limit]}
+    summary = "What was said in the newest runs of a thread, oldest first"
+    operation = _get("messages", summary, schemas.MESSAGES, 400, 401, 404, 503)
+    return {**operation, **_NEEDS_KEY, "parameters": [_path("threadId"), _parameter("query", "limit", schemas.LIMIT)]}
 
 
 def _delete() -> dict[str, Any]:
-    operation = _get("deleteThread", "Delete a thread", DELETED)
-    operation["responses"].update(errors(401, 404, 409, 503))
+    operation = _get("deleteThread", "Delete a thread", schemas.DELETED, 401, 404, 409, 503)
     text = "What the provider keeps goes too, with the operator's key or this one"
-    key = _parameter("header", "X-Provider-Key", STRING, description=text)
-    return {**operation, "security": [{"appKey": []}], "parameters": [_path("threadId"), key]}
+    key = _parameter("header", "X-Provider-Key", schemas.STRING, description=text)
+    return {**operation, **_NEEDS_KEY, "parameters": [_path("threadId"), key]}
+
+
+def _ready() -> dict[str, Any]:
+    operation = _get("readiness", "Whether this process can serve", schemas.READINESS)
+    operation["responses"]["503"] = answer("Something it needs does not work", schemas.READINESS)
+    return operation
+
+
+def _plugins() -> dict[str, Any]:
+    return {**_get("plugins", "What is installed, and what failed to load", schemas.PLUGINS, 401, 503), **_NEEDS_KEY}
+
+
+def _get(operation: str, summary: str, schema: Mapping[str, Any], *codes: int) -> dict[str, Any]:
+    answers = {"200": answer(summary, schema), **errors(500, *codes)}
+    return {"operationId": operation, "summary": summary, "responses": answers}
+
+
+def _post(
+    operation: str, summary: str, models: Iterable[str], answers: Mapping[str, Any], *codes: int
+) -> dict[str, Any]:
+    refs = [{"$ref": schemas.REF.format(model=model)} for model in models]
+    schema = refs[0] if len(refs) == 1 else {"anyOf": refs}
+    return {
+        "operationId": operation,
+        "summary": summary,
+        "requestBody": {"required": True, "content": {"application/json": {"schema": schema}}},
+        "responses": {**answers, **errors(*_BODY_ERRORS, *codes)},
+    }
 
 
 def _parameter(place: str, name: str, schema: Mapping[str, Any], **more: Any) -> dict[str, Any]:
@@ -159,44 +159,24 @@ def _parameter(place: str, name: str, schema: Mapping[str, Any], **more: Any) ->
 
 
 def _path(name: str) -> dict[str, Any]:
-    return _parameter("path", name, STRING, required=True)
+    return _parameter("path", name, schemas.STRING, required=True)
 
 
-def _get(operation: str, summary: str, schema: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "operationId": operation,
-        "summary": summary,
-        "responses": {"200": answer(summary, schema), **errors(500)},
-    }
+def _the_run() -> list[dict[str, Any]]:
+    beside = [_parameter(place, name, schemas.STRING) for place, name in _THREAD_ID]
+    return [_path("runId"), *beside]
 
 
-def _ready() -> dict[str, Any]:
-    operation = _get("readiness", "Whether this process can serve", READINESS)
-    operation["responses"]["503"] = answer("Something it needs does not work", READINESS)
-    return operation
-
-
-def _plugins() -> dict[str, Any]:
-    operation = _get("plugins", "What is installed, and what failed to load", PLUGINS)
-    operation["responses"].update(errors(401, 503))
-    return {**operation, "security": [{"appKey": []}]}
-
-
-def _request(*models: str) -> dict[str, Any]:
-    refs = [{"$ref": REF.format(model=model)} for model in models]
-    schema = refs[0] if len(refs) == 1 else {"anyOf": refs}
-    return {"required": True, "content": {"application/json": {"schema": schema}}}
+_THREAD_ID = (("header", "X-Thread-Id"), ("query", "threadId"))
 
 
 def _request_schemas(providers: Sequence[str]) -> dict[str, Any]:
-    models: Sequence[tuple[Any, Any]] = [
-        (model, "validation") for model in (StreamingStart, PollingStart, Stop, Answer)
-    ]
-    definitions = models_json_schema(models, ref_template=REF)[1]["$defs"]
-    schemas = {name: _plain(schema) for name, schema in definitions.items()}
+    models: Sequence[tuple[Any, Any]] = [(model, "validation") for model in REQUEST_MODELS]
+    definitions = models_json_schema(models, ref_template=schemas.REF)[1]["$defs"]
+    plain = {name: _plain(schema) for name, schema in definitions.items()}
     for payload in ("StreamingPayload", "PollingPayload"):
-        schemas[payload]["properties"]["provider"] = {"enum": [*providers, None]}
-    return schemas
+        plain[payload]["properties"]["provider"] = {"enum": [*providers, None]}
+    return plain
 
 
 def _plain(schema: Any) -> Any:
@@ -213,8 +193,3 @@ def _plain(schema: Any) -> Any:
     if "oneOf" in named:
         named["anyOf"] = named.pop("oneOf")
     return named
-
-
-_ONCE = "The same key and body within 24 hours get the first answer and start nothing; another body gets 422."
-_TWO_IDS = "The two ids are the permission; the thread's comes as the header `X-Thread-Id` or in the query."
-_THE_RUN = [_path("runId"), _parameter("header", "X-Thread-Id", STRING), _parameter("query", "threadId", STRING)]

@@ -12,7 +12,7 @@ import pytest
 from packaging.requirements import Requirement
 
 import bf_plugin
-from bf_plugin.runtime.entrypoints import normal
+from bf_plugin.plugins.entrypoints import normal
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -9,8 +9,8 @@ import pytest
 
 from bf_plugin import Usage
 from bf_plugin.gateway import events
+from bf_plugin.plugins.entrypoints import GROUPS
 from bf_plugin.plugins.guards import HOOKS
-from bf_plugin.runtime.entrypoints import GROUPS
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGE = (DOCS / "compatibility.md").read_text(encoding="utf-8")

@@ -308,7 +308,7 @@ def test_a_bad_draft_is_not_ordinary() -> None:
 
 def test_a_hook_that_hangs_is_not_ordinary(monkeypatch: pytest.MonkeyPatch) -> None:
     """The check ends all the same."""
-    monkeypatch.setattr("bf_plugin.testing.conformance.subject.PATIENCE", 0.2)
+    monkeypatch.setattr("bf_plugin.testing.conformance.subject.TIMEOUT", 0.2)
     gate = threading.Event()
 
     def on_delta(run: Run, delta: Delta) -> None:

@@ -41,13 +41,13 @@ def workers() -> Iterator[Workers]:
 def setup(workers: Workers) -> Setup:
     """Make the facade over some plugins, the first named registered first."""
 
-    def make(*plugins: Any, patience: float = PATIENCE, **named: Any) -> HookCalls:
+    def make(*plugins: Any, timeout: float = PATIENCE, **named: Any) -> HookCalls:
         manager = new_manager()
         for plugin in plugins:
             register(manager, type(plugin).__name__, plugin)
         for name, functions in named.items():
             register(manager, name, plugin_of(*(functions if isinstance(functions, tuple) else (functions,))))
-        return HookCalls(manager, workers, patience=patience)
+        return HookCalls(manager, workers, timeout=timeout)
 
     return make
 
@@ -271,7 +271,7 @@ def test_a_hanging_on_delta_is_named(setup: Setup, workers: Workers) -> None:
         gate.wait(PATIENCE)
 
     with pytest.raises(PluginError, match=r"plugin slow: no answer in 0\.05 s"):
-        run(setup(slow=on_delta, patience=0.05).apply_delta(new_run(), Delta("x")))
+        run(setup(slow=on_delta, timeout=0.05).apply_delta(new_run(), Delta("x")))
     assert workers.lost == 1
     gate.set()
 
@@ -622,7 +622,7 @@ def test_on_end_waits_with_patience_only(setup: Setup, workers: Workers, caplog:
     def on_end(run: Run) -> None:
         gate.wait(PATIENCE)
 
-    run(setup(stuck=on_end, patience=0.05).on_end(new_run(), outcome()))
+    run(setup(stuck=on_end, timeout=0.05).on_end(new_run(), outcome()))
     assert "on_end: plugin stuck: no answer in 0.05 s" in caplog.text
     assert workers.lost == 1
     gate.set()

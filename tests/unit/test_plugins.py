@@ -18,6 +18,7 @@ from bf_plugin.plugins.defaults import NAMES
 from bf_plugin.plugins.hookspecs import hookimpl
 from bf_plugin.plugins.loading import PluginReport, Plugins, load_plugins
 from bf_plugin.plugins.toolbox import Toolbox
+from bf_plugin.settings import Settings
 from bf_plugin.values import Run, RunDraft
 
 Install = Callable[..., None]
@@ -42,6 +43,11 @@ ENGINE = """
         def cut(self, state, handle): ...
         async def aclose(self): ...
 """
+
+
+def without(*names: str) -> Settings:
+    """Return settings that leave out plugins, engines and messengers of these names."""
+    return Settings(plugins_disabled=",".join(names))
 
 
 def report_on(plugins: Plugins, name: str, kind: str = "plugin") -> PluginReport:
@@ -96,7 +102,7 @@ def test_a_broken_plugin_is_named_and_skipped(
     """The log and the report say which and why; the others load, and nothing of it stays registered."""
     install("bad", source, plugin="broken = bad")
     install("good", GOOD, plugin="sound = good")
-    plugins = load_plugins(disabled=INSTALLED)
+    plugins = load_plugins(settings=without(*INSTALLED))
     report = report_on(plugins, "broken")
     assert (report.status, report.hooks) == ("failed", ())
     assert report.problem is not None
@@ -129,7 +135,7 @@ def test_another_major_version_is_refused(install: Install, requires: str, statu
 def test_disabled_plugins_are_not_imported(install: Install) -> None:
     """An operator can leave out a plugin that breaks on import, and a default."""
     install("bad", "import not_there", plugin="broken = bad")
-    plugins = load_plugins(disabled=["broken", "run_log"])
+    plugins = load_plugins(settings=without("broken", "run_log"))
     assert report_on(plugins, "broken").status == "disabled"
     assert report_on(plugins, "run_log").status == "disabled"
     assert not plugins.manager.has_plugin("run_log")
@@ -138,7 +144,7 @@ def test_disabled_plugins_are_not_imported(install: Install) -> None:
 def test_required_plugins(install: Install) -> None:
     """One that is not installed, is disabled or failed is missed, without what its factory said; others may fail."""
     install("bad", "def make(context): raise ValueError('hunter2')", plugin="broken = bad:make")
-    plugins = load_plugins([Toolbox("given")], disabled=["run_log"])
+    plugins = load_plugins([Toolbox("given")], settings=without("run_log"))
     plugins.require(["given", "unknown_tool"])
     plugins.require([])
     for name, why in (("absent", "no such plugin is installed"), ("broken", "say why"), ("run_log", "say why")):
@@ -170,7 +176,7 @@ def test_order_of_registration(install: Install) -> None:
         def on_end(self, run: Run) -> None: ...
 
     install("acme_log", GOOD, plugin="audit = acme_log")
-    names = [name for name, _ in load_plugins([Own()], disabled=INSTALLED).manager.list_name_plugin()]
+    names = [name for name, _ in load_plugins([Own()], settings=without(*INSTALLED)).manager.list_name_plugin()]
     assert names == [*NAMES, "audit", "own"]
 
 
@@ -191,7 +197,7 @@ def test_factories_get_their_section(install: Install) -> None:
             return Plugin(context)
     """
     install("acme", source, plugin="direct = acme:Plugin\nmade = acme:make")
-    plugins = load_plugins(sections={"made": {"limit": 3}})
+    plugins = load_plugins(settings=Settings(plugins={"made": {"limit": 3}}))
     stand_ins: dict[str, Any] = dict(plugins.manager.list_name_plugin())
     contexts = {name: stand_ins[name].plugin.context for name in ("direct", "made")}
     assert (contexts["direct"].name, dict(contexts["direct"].section)) == ("direct", {})
@@ -218,7 +224,8 @@ def test_given_plugins(caplog: pytest.LogCaptureFixture) -> None:
 
     module = ModuleType("my_hooks")
     module.on_end = hookimpl(specname="on_end")(lambda run: None)  # type: ignore[attr-defined]
-    plugins = load_plugins([Toolbox("tools"), Greeter, module, object()], sections={"Greeter": {"a": 1}})
+    settings = Settings(plugins={"Greeter": {"a": 1}})
+    plugins = load_plugins([Toolbox("tools"), Greeter, module, object()], settings=settings)
     assert registered(plugins) == ["tools", "Greeter", "my_hooks"]
     assert report_on(plugins, "Greeter").hooks == ("before_run",)
     assert report_on(plugins, "tools").distribution is None
@@ -257,8 +264,8 @@ def test_engines_and_messengers_are_made(install: Install) -> None:
     source = ENGINE + "\n    class Pigeon:\n        def __init__(self, context): ...\n"
     source += "        async def send(self, destination, message): ...\n        async def aclose(self): ...\n"
     install("acme", source, engine="acme = acme:Engine", messenger="pigeon = acme:Pigeon")
-    gateway: Any = object()
-    plugins = load_plugins(sections={"acme": {"region": "eu"}}, settings=gateway)
+    gateway = Settings(plugins={"acme": {"region": "eu"}})
+    plugins = load_plugins(settings=gateway)
     engine: Any = plugins.engines["acme"]
     assert (dict(engine.context.section), engine.context.settings) == ({"region": "eu"}, gateway)
     assert type(plugins.messengers["pigeon"]).__name__ == "Pigeon"
@@ -287,7 +294,7 @@ def test_a_distribution_replaces_the_built_in_engine(install: Install, monkeypat
     """The report says that the built-in one is not used, and by which it is replaced."""
     install("bf_plugin", ENGINE, engine="openai = other:Engine")
     install("other", ENGINE, engine="openai = other:Engine")
-    monkeypatch.setattr("bf_plugin.runtime.entrypoints._our_version", lambda: None)
+    monkeypatch.setattr("bf_plugin.plugins.entrypoints._our_version", lambda: None)
     plugins = load_plugins()
     openai = [report for report in plugins.reports if (report.kind, report.name) == ("engine", "openai")]
     assert [(report.distribution, report.status, report.problem) for report in openai] == [
@@ -302,7 +309,7 @@ def test_two_engines_of_one_name_need_a_choice(install: Install) -> None:
     install("acme_two", ENGINE, engine="acme = acme_two:Engine")
     with pytest.raises(ConfigurationError, match=r"acme_one, acme_two.*BF_ENGINES=acme=DISTRIBUTION"):
         load_plugins()
-    plugins = load_plugins(engine_choices={"acme": "ACME-two"})
+    plugins = load_plugins(settings=Settings(engines="acme=ACME-two"))
     assert type(plugins.engines["acme"]).__module__ == "acme_two"
 
 
@@ -310,7 +317,7 @@ def test_a_choice_that_is_not_installed(install: Install) -> None:
     """A choice that cannot be met fails the start and lists what there is."""
     install("acme_one", ENGINE, engine="acme = acme_one:Engine")
     with pytest.raises(ConfigurationError, match=r"acme_three is not installed .*from: acme_one"):
-        load_plugins(engine_choices={"acme": "acme_three"})
+        load_plugins(settings=Settings(engines="acme=acme_three"))
 
 
 def test_two_messengers_of_one_scheme_fail_the_start(install: Install) -> None:
@@ -324,7 +331,7 @@ def test_two_messengers_of_one_scheme_fail_the_start(install: Install) -> None:
 def test_disabled_engines_are_not_loaded(install: Install) -> None:
     """An operator can do without an engine, which also settles which of two is meant."""
     install("acme", ENGINE, engine="acme = acme:Engine")
-    plugins = load_plugins(disabled=["acme"])
+    plugins = load_plugins(settings=without("acme"))
     assert report_on(plugins, "acme", "engine").status == "disabled"
     assert "acme" not in plugins.engines
 
@@ -377,7 +384,7 @@ def test_what_hangs_in_its_closing_is_left_behind(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The others are closed meanwhile, and the log names it."""
-    monkeypatch.setattr("bf_plugin.plugins.loading._CLOSE_PATIENCE", 0.05)
+    monkeypatch.setattr("bf_plugin.plugins.loading._CLOSE_TIMEOUT", 0.05)
     said: list[str] = []
     asyncio.run(load_plugins([Closing("hangs", said), Closing("other", said)]).aclose())
     assert sorted(said) == ["hangs aclose", "other aclose"]

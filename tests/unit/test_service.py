@@ -35,10 +35,10 @@ def make(tmp_path: Path) -> Iterator[Callable[..., Service]]:
     made: list[Service] = []
     key = SecretStr(Fernet.generate_key().decode())
 
-    def make(plugins: tuple[object, ...] = (), has_host: bool = True, **values: Any) -> Service:
+    def make(plugins: tuple[object, ...] = (), **values: Any) -> Service:
         url = f"sqlite:///{tmp_path / 'journal.db'}"
         settings = Settings(database_url=url, secret_key=key, **values)
-        made.append(Service(host, name=None, settings=settings, plugins=plugins, has_host=has_host))
+        made.append(Service(host, name=None, settings=settings, plugins=plugins))
         return made[-1]
 
     yield make
@@ -91,7 +91,7 @@ def test_one_part_that_fails_to_close_does_not_keep_the_others(
     """The mark is given up and the threads end, though something hangs or raises."""
     before = ours()
     running = make()
-    monkeypatch.setattr(service, "_CLOSE_PATIENCE", 0.01)
+    monkeypatch.setattr(service, "_CLOSE_TIMEOUT", 0.01)
 
     async def hang() -> None:
         await asyncio.get_running_loop().create_future()
@@ -153,7 +153,7 @@ def test_a_plugin_that_hangs_in_close_does_not_keep_the_service(
     make: Callable[..., Service], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It is left behind, and the log says so."""
-    monkeypatch.setattr(service, "_CLOSE_PATIENCE", 0.05)
+    monkeypatch.setattr(service, "_CLOSE_TIMEOUT", 0.05)
     free = threading.Event()
     plugin = types.SimpleNamespace(name="hangs", close=free.wait, on_end=hookimpl(lambda run: None))
     make((plugin,)).close()

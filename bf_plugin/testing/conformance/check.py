@@ -12,14 +12,14 @@ from bf_plugin.engines.port import Engine
 from bf_plugin.errors import ContextError, PluginError
 from bf_plugin.gateway.messengers.port import Messenger
 from bf_plugin.plugins.context import PluginContext
+from bf_plugin.plugins.entrypoints import Candidate
 from bf_plugin.plugins.loading import is_factory
-from bf_plugin.runtime.entrypoints import Candidate
 from bf_plugin.testing.conformance.bench import Bench
 from bf_plugin.testing.conformance.conduct import check_conduct, check_contained, check_signals
 from bf_plugin.testing.conformance.deltas import check_loop, check_splitting, cost_of_delta
 from bf_plugin.testing.conformance.report import Conformance, Problem
 from bf_plugin.testing.conformance.signatures import check_marked, check_typed
-from bf_plugin.testing.conformance.subject import PATIENCE, Subject, reason, requires_us
+from bf_plugin.testing.conformance.subject import TIMEOUT, Subject, reason, requires_us
 
 _PORTS: Mapping[str, type] = {"engine": Engine, "messenger": Messenger}
 _CHECKS = (
@@ -63,7 +63,7 @@ def check_candidate(candidate: Candidate, bench: Bench) -> Conformance:
         if is_factory(thing):
             problems += _check_closes(subject)
     except FutureTimeoutError:
-        what = f"a hook did not come back within {PATIENCE:g} s"
+        what = f"a hook did not come back within {TIMEOUT:g} s"
         problems.append(Problem(plugin=candidate.name, rule="ordinary", what=what))
     return Conformance(name=subject.name, hooks=subject.hooks, problems=tuple(problems), on_delta_us=cost)
 
@@ -136,7 +136,7 @@ def _check_closes(subject: Subject) -> Iterator[Problem]:
 
 
 def _closed_on_loop(subject: Subject, plugin: Any) -> None:
-    subject.bench.loop.run(asyncio.wait_for(plugin.aclose(), PATIENCE)).result(2 * PATIENCE)
+    subject.bench.loop.run(asyncio.wait_for(plugin.aclose(), TIMEOUT)).result(2 * TIMEOUT)
 
 
 def _closed_in_worker(subject: Subject, plugin: Any) -> None:

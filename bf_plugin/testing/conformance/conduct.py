@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from bf_plugin.errors import PluginError, RunRejected, StopRun
-from bf_plugin.plugins import guards as hookguards
+from bf_plugin.plugins import guards
 from bf_plugin.plugins.hookspecs import hookimpl
 from bf_plugin.testing.conformance.report import Problem
 from bf_plugin.testing.conformance.subject import Subject, failures, reason
@@ -147,9 +147,9 @@ def _raises(subject: Subject, hook: str, other: _Other) -> bool:
 
 
 def _called_beside(subject: Subject, hook: str, plugin: object, other: _Other) -> None:
-    manager = hookguards.new_manager()
-    hookguards.register(manager, "other", other)
-    hookguards.register(manager, subject.name, plugin)
+    manager = guards.new_manager()
+    guards.register(manager, "other", other)
+    guards.register(manager, subject.name, plugin)
     values = arguments(hook, subject)
     with failures():
         subject.in_worker(lambda: getattr(manager.hook, hook)(**values))

@@ -11,18 +11,17 @@ from typing import Any, TypeVar
 from packaging.requirements import Requirement
 
 from bf_plugin.errors import PluginError
-from bf_plugin.plugins import guards as hookguards
+from bf_plugin.plugins import entrypoints, guards
 from bf_plugin.plugins.calls import HookCalls
+from bf_plugin.plugins.entrypoints import GROUPS, Candidate, Kind
 from bf_plugin.plugins.loading import candidate_of
-from bf_plugin.runtime import entrypoints
-from bf_plugin.runtime.entrypoints import GROUPS, Candidate, Kind
 from bf_plugin.testing.conformance.bench import Bench
 from bf_plugin.testing.values import new_draft, new_run
 from bf_plugin.values import Run, RunDraft
 
 T = TypeVar("T")
 
-PATIENCE = 10.0
+TIMEOUT = 10.0
 """Seconds any call of a hook may take here."""
 
 
@@ -66,13 +65,13 @@ class Subject:
         self.plugin = plugin
         self.bench = bench
         self.another = another or self
-        self.manager = hookguards.new_manager()
-        self.hooks = hookguards.register(self.manager, name, plugin)
-        self.calls = HookCalls(self.manager, bench.workers, patience=PATIENCE)
+        self.manager = guards.new_manager()
+        self.hooks = guards.register(self.manager, name, plugin)
+        self.calls = HookCalls(self.manager, bench.workers, timeout=TIMEOUT)
 
     def implementations(self) -> list[tuple[str, str, Callable[..., Any], dict[str, Any]]]:
         """Return its marked functions: attribute, hook, function, pluggy's options."""
-        marked = hookguards.implementations(self.manager, self.plugin)
+        marked = guards.implementations(self.manager, self.plugin)
         return [
             (attribute, options.get("specname") or attribute, getattr(self.plugin, attribute), options)
             for attribute, options in marked.items()
@@ -80,7 +79,7 @@ class Subject:
 
     def in_worker(self, function: Callable[[], T]) -> T:
         """Call a function in a worker thread, where a hook may raise whatever it likes."""
-        return self.bench.workers.submit(function).result(PATIENCE)
+        return self.bench.workers.submit(function).result(TIMEOUT)
 
     def on_loop(self, function: Callable[[], T]) -> T:
         """Call a function on the event loop."""
@@ -88,7 +87,7 @@ class Subject:
         async def call() -> T:
             return function()
 
-        return self.bench.loop.run(call()).result(PATIENCE)
+        return self.bench.loop.run(call()).result(TIMEOUT)
 
     def new_draft(self) -> RunDraft:
         """Return a draft as the check's caller wants it."""
@@ -118,7 +117,7 @@ class Subject:
 
 def reason(error: BaseException) -> str:
     """Return what a plugin did wrong, without its name."""
-    text = str(error).removeprefix(f"plugin {error.plugin}: ") if isinstance(error, PluginError) else repr(error)
+    text = error.problem if isinstance(error, PluginError) else repr(error)
     return f"{text} ({error.__cause__})" if error.__cause__ else text
 
 
@@ -131,7 +130,7 @@ def failures() -> Iterator[list[str]]:
         def emit(self, record: logging.LogRecord) -> None:
             said.append(record.getMessage())
 
-    handler, logger = Handler(logging.ERROR), logging.getLogger(hookguards.__name__)
+    handler, logger = Handler(logging.ERROR), logging.getLogger(guards.__name__)
     propagate, logger.propagate = logger.propagate, False
     logger.addHandler(handler)
     try:

@@ -1,4 +1,4 @@
-"""The body a page answers a `ui_` tool with."""
+"""The bodies about a run that is under way: stop it, answer its `ui_` tool."""
 
 from __future__ import annotations
 
@@ -13,17 +13,40 @@ from bf_plugin.bodies.body import Body, check
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StopRequest:
+    """Which run to stop; knowing both ids is the permission."""
+
+    thread_id: str = field(repr=False)
+    run_id: str
+    api_key: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ToolAnswer:
-    """The answer to one call: `output`, for the model, is the JSON text of all the page sent but the call's id."""
+    """A page's answer to one call: `output`, for the model, is the JSON text of all it sent but the call's id."""
 
     tool_call_id: str = field(repr=False)
     output: str = field(repr=False)
+
+
+class Stop(Body):
+    """Stop a run."""
+
+    thread_id: str = Field(alias="threadId")
+    run_id: str = Field(alias="runId")
+    api_key: str | None = Field(None, alias="apiKey")
 
 
 class Answer(Body):
     """Answer a `ui_` tool; all other keys (`success`, `message`, `data`, ...) become the tool's output."""
 
     tool_call_id: Annotated[str, Field(min_length=1)] = Field(alias="toolCallId")
+
+
+def parse_stop(body: Mapping[str, Any]) -> StopRequest:
+    """Return the request in `body`. Raises RequestError 400 that names each missing or bad field."""
+    stop = check(Stop, body)
+    return StopRequest(thread_id=stop.thread_id, run_id=stop.run_id, api_key=stop.api_key or None)
 
 
 def parse_tool_answer(body: Mapping[str, Any]) -> ToolAnswer:

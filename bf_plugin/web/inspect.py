@@ -1,4 +1,4 @@
-"""What a page that comes back asks for: a run, its events, the messages of its thread; and a thread's deletion."""
+"""The resources for a page that comes back: a run, its events, the messages of its thread; and a thread's deletion."""
 
 from __future__ import annotations
 
@@ -7,17 +7,14 @@ from collections.abc import Iterator
 import falcon
 import msgspec
 
-from bf_plugin.errors import invalid
 from bf_plugin.gateway.apps import Apps
 from bf_plugin.usecases.delete import Deletion
 from bf_plugin.usecases.inspect import Event, Following, Inspection
-from bf_plugin.web.answerschemas import LARGEST_SEQ
-from bf_plugin.web.resources.runs import authenticate
-
-EVENT_STREAM = "text/event-stream"
-MOST_RUNS = 100
+from bf_plugin.web.reading import authenticate, number, thread_id_of
+from bf_plugin.web.schemas import LARGEST_SEQ, MOST_RUNS
 
 _JSON = "application/json"
+_EVENT_STREAM = "text/event-stream"
 _HELLO = b"retry: 1000\n\n"
 _HEARTBEAT = b": still here\n\n"
 
@@ -58,7 +55,7 @@ class EventsResource:
         """Answer with the events after `after` as JSON, or go on as a stream; 204 tells a stream's reader to stop."""
         thread_id, after = thread_id_of(req), _after(req)
         resp.append_header("Vary", "Accept")
-        if req.client_prefers((_JSON, EVENT_STREAM)) != EVENT_STREAM:
+        if req.client_prefers((_JSON, _EVENT_STREAM)) != _EVENT_STREAM:
             events = self._inspection.events(run_id, thread_id, after)
             resp.media = {"success": True, "threadId": thread_id, "runId": run_id, "events": events}
             return
@@ -68,7 +65,7 @@ class EventsResource:
         if following is None:
             resp.status = falcon.HTTP_204
         else:
-            resp.content_type = EVENT_STREAM
+            resp.content_type = _EVENT_STREAM
             resp.set_header("X-Accel-Buffering", "no")
             resp.stream = _EventStream(following)
 
@@ -82,8 +79,8 @@ class MessagesResource:
 
     def on_get(self, req: falcon.Request, resp: falcon.Response, thread_id: str) -> None:
         """List what was said in the newest `limit` runs, oldest first."""
-        app = authenticate(self._apps, req, None)
-        limit = _number(req, "limit", default=50, least=1, most=MOST_RUNS)
+        app = authenticate(self._apps, req)
+        limit = number(req.get_param("limit"), "limit", default=50, least=1, most=MOST_RUNS)
         messages, more = self._inspection.messages(thread_id, app.id, limit)
         resp.media = {"success": True, "threadId": thread_id, "messages": messages, "hasMore": more}
 
@@ -97,7 +94,7 @@ class ThreadResource:
 
     def on_delete(self, req: falcon.Request, resp: falcon.Response, thread_id: str) -> None:
         """Delete a thread, here and, with the key in `X-Provider-Key` or the operator's, at the provider."""
-        app = authenticate(self._apps, req, None)
+        app = authenticate(self._apps, req)
         deleted = self._deletion.delete(thread_id, app, req.get_header("X-Provider-Key"))
         why = {} if deleted.message is None else {"message": deleted.message}
         resp.media = {"success": True, "threadId": thread_id, "status": "deleted", "provider": deleted.provider, **why}
@@ -115,35 +112,15 @@ class _EventStream:
             yield b"".join(map(_frame, batch)) or _HEARTBEAT
 
     def close(self) -> None:
-        """Give the place among the waiters back."""
+        """Give back the place among the waiters."""
         self._following.close()
-
-
-def thread_id_of(req: falcon.Request) -> str:
-    """Return the thread id that comes with the request. Raises RequestError 400 when there is none."""
-    thread_id = req.get_header("X-Thread-Id") or req.get_param("threadId")
-    if not thread_id:
-        raise invalid("threadId", "is required, as the header X-Thread-Id or in the query")
-    return thread_id
 
 
 def _after(req: falcon.Request) -> int:
     """Return the seq the client has seen: its browser's word (a reconnecting EventSource) before the URL's."""
-    last = req.get_header("Last-Event-ID")
-    if last:
-        return _integer(last, "Last-Event-ID", 0, LARGEST_SEQ)
-    return _number(req, "after", default=0, least=0, most=LARGEST_SEQ)
-
-
-def _number(req: falcon.Request, name: str, default: int, least: int, most: int) -> int:
-    text = req.get_param(name)
-    return default if text is None else _integer(text, name, least, most)
-
-
-def _integer(text: str, name: str, least: int, most: int) -> int:
-    if not (text.isascii() and text.isdigit() and len(text) <= 10 and least <= int(text) <= most):
-        raise invalid(name, f"must be an integer from {least} to {most}")
-    return int(text)
+    if last := req.get_header("Last-Event-ID"):
+        return number(last, "Last-Event-ID", default=0, most=LARGEST_SEQ)
+    return number(req.get_param("after"), "after", default=0, most=LARGEST_SEQ)
 
 
 def _frame(event: Event) -> bytes:

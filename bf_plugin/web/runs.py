@@ -1,4 +1,4 @@
-"""Start a run, stop a run."""
+"""The resources that act on runs: start one, stop one, answer its `ui_` tool."""
 
 from __future__ import annotations
 
@@ -6,24 +6,16 @@ from typing import Any
 
 import falcon
 
-from bf_plugin.bodies import StartRequest, parse_start, parse_stop
+from bf_plugin.bodies import StartRequest, parse_start, parse_stop, parse_tool_answer
 from bf_plugin.errors import RequestError
-from bf_plugin.gateway.apps import App, Apps
+from bf_plugin.gateway.apps import Apps
 from bf_plugin.gateway.host import host_environ
-from bf_plugin.runtime.paths import AFTER
 from bf_plugin.runtime.tracecontext import trace_context
 from bf_plugin.settings import Settings
 from bf_plugin.usecases.once import Starts, claim_of
 from bf_plugin.usecases.runs import Origin, Runs, Started
-from bf_plugin.web.resources.body import read_json
-
-
-def authenticate(apps: Apps, req: falcon.Request, sent: str | None) -> App:
-    """Return the app of the key in the body, or in `X-Api-Key`. Raises RequestError 401."""
-    key = sent or req.get_header("X-Api-Key")
-    if not key:
-        raise RequestError(401, "apiKey is required", errors={"apiKey": "is required"})
-    return apps.authenticate(key, req.env)
+from bf_plugin.web.paths import AFTER
+from bf_plugin.web.reading import app_key, authenticate, read_json
 
 
 class StartResource:
@@ -63,26 +55,33 @@ class StopResource:
         """Stop a run, gracefully whatever its state."""
         request = parse_stop(read_json(req, self._limit))
         status = self._runs.stop(request, self._app_id(req, request.api_key))
-        resp.media = {
-            "success": True,
-            "status": status,
-            "threadId": request.thread_id,
-            "runId": request.run_id,
-        }
+        resp.media = {"success": True, "status": status, "threadId": request.thread_id, "runId": request.run_id}
 
     def _app_id(self, req: falcon.Request, sent: str | None) -> str | None:
-        """Return the app a sent key stands for, None without a key. A key nobody knows is no app's."""
-        if self._needs_key:
-            return authenticate(self._apps, req, sent).id
-        key = sent or req.get_header("X-Api-Key")
-        if not key:
+        """Return the app of a sent key, None without a key. A key that nobody knows belongs to no app: ""."""
+        if not (self._needs_key or app_key(req, sent)):
             return None
         try:
-            return self._apps.authenticate(key, req.env).id
+            return authenticate(self._apps, req, sent).id
         except RequestError as error:
-            if error.code != 401:
+            if self._needs_key or error.code != 401:
                 raise
             return ""
+
+
+class ToolResponseResource:
+    """`POST /llm/tool-response` and `POST /stream/create/assistants/tool-response`."""
+
+    cross_origin = ("POST",)
+
+    def __init__(self, runs: Runs, settings: Settings) -> None:
+        self._runs = runs
+        self._limit = settings.body_limit
+
+    def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """Take a page's answer; one that comes late is ignored, not refused."""
+        answer = parse_tool_answer(read_json(req, self._limit))
+        resp.media = {"success": True, "status": self._runs.answer_tool(answer)}
 
 
 def _answer(request: StartRequest, started: Started) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What the endpoint answers, as schemas for its description."""
+"""The answers of the endpoint as JSON schemas; `openapi` describes the API with them."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from bf_plugin.values import FinishReason, Status
 REF = "#/components/schemas/{model}"
 
 LARGEST_SEQ = 2**31 - 1
+MOST_RUNS = 100
+"""As many runs' messages as one answer may hold."""
 
 _RETRY_AFTER = frozenset((409, 429, 503))
 
@@ -65,15 +67,9 @@ ENDED = object_(
     **IDS,
 )
 ENDED["properties"].update(WARNINGS)
-_STOP_STATES = (
-    "cancelled",
-    "already_completed",
-    "already_failed",
-    "already_cancelled",
-    "already_expired",
-    "not_found",
-)
-STOPPED = object_(success=TRUE, status={"enum": list(_STOP_STATES)}, **IDS)
+_STOPPED = ["cancelled", *(f"already_{status}" for status in get_args(Status)), "not_found"]
+STOPPED = object_(success=TRUE, status={"enum": _STOPPED}, **IDS)
+LIMIT = {"type": "integer", "minimum": 1, "maximum": MOST_RUNS, "default": 50}
 SEQ = {"type": "integer", "minimum": 0, "maximum": LARGEST_SEQ}
 EVENT = object_(type=STRING, threadId=STRING, runId=STRING, seq=SEQ)
 RUN = object_(

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import importlib.metadata
 import re
-import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 from packaging.requirements import Requirement
 
 from bf_plugin.errors import ConfigurationError, PluginError
+from bf_plugin.runtime.logs import in_short
 
 Kind = Literal["plugin", "engine", "messenger"]
 
@@ -99,13 +98,6 @@ def _choose(name: str, candidates: Sequence[Candidate], choice: str | None) -> C
 def normal(name: str) -> str:
     """Return a distribution's name in the form in which spellings of it are equal (PEP 503)."""
     return re.sub(r"[-_.]+", "-", name).lower()
-
-
-def in_short(error: BaseException) -> str:
-    """Return an error's kind, first line and place: enough to find it, and none of the values it may quote below."""
-    frames = traceback.extract_tb(error.__traceback__)
-    place = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
-    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}{place}"
 
 
 def _incompatible(distribution: importlib.metadata.Distribution | None) -> str | None:
