@@ -19,7 +19,7 @@ from bf_plugin.usecases.once import Starts
 from bf_plugin.usecases.runs import Runs
 from bf_plugin.web.cors import CrossOrigin
 from bf_plugin.web.health import HealthzResource, PluginsResource, ReadyzResource
-from bf_plugin.web.inspect import EventsResource, MessagesResource, RunResource, ThreadResource
+from bf_plugin.web.inspection import EventsResource, MessagesResource, RunResource, ThreadResource
 from bf_plugin.web.openapi import OpenAPIResource
 from bf_plugin.web.paths import PREFIX, TOOL_RESPONSE
 from bf_plugin.web.runs import StartResource, StopResource, ToolResponseResource

@@ -126,7 +126,6 @@ STILL_NAMED_LIKE_ONE = {
     "gateway.messengers.http",
     "testing.gateway.requests",
     "usecases.inspect",
-    "web.resources.inspect",
 }
 
 
