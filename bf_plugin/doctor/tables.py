@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from bf_plugin.doctor.finding import Finding, failed, ok, skipped
 from bf_plugin.errors import BFError, ConfigurationError
-from bf_plugin.journal.schema import VERSION
+from bf_plugin.journal.migrations import VERSION
 from bf_plugin.journal.store import Database
 from bf_plugin.journal.survey import Survey
 from bf_plugin.journal.vault import Vault
@@ -28,13 +28,16 @@ def check_tables(database: Database, keys: Sequence[str]) -> tuple[float | None,
 
 
 def _look(survey: Survey, database: str, vault: Vault | None, found: list[Finding]) -> float:
-    there = survey.prepare()
+    version = survey.prepare()
     trip = survey.round_trip()
-    if there:
+    if version is None:
+        found.append(ok("database", f"{database} has no journal yet: the first start makes it, and may"))
+    elif version == VERSION:
         found.append(ok("database", f"{database} can be written; its tables have version {VERSION}, which fits"))
     else:
-        found.append(ok("database", f"{database} has no journal yet: the first start makes it, and may"))
-    if vault is not None and there:
+        change = f"its tables have version {version}, and the next start brings them to {VERSION}"
+        found.append(ok("database", f"{database} can be written; {change}: make a backup first"))
+    if vault is not None and version is not None:
         count = survey.open_sealed(vault)
         text = "the secret key opens what is stored"
         found.append(ok("database", text) if count else skipped("database", f"whether {text}: nothing is"))

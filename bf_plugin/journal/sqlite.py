@@ -91,6 +91,11 @@ def sqlite_engines(path: Path) -> tuple[Engine, Engine]:
     return writers, _engine(path, "BEGIN", _BUSY, _PRAGMAS)
 
 
+def tables_engine(path: Path) -> Engine:
+    """Return an engine for changes of the tables: without foreign keys, since a table may have to be built anew."""
+    return _engine(path, "BEGIN IMMEDIATE", _BUSY, ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=OFF"))
+
+
 def visiting_engine(path: Path, busy: float) -> Engine:
     """Return an engine that leaves the file as it is until it writes; it waits `busy` seconds for other writers."""
     return _engine(path, "BEGIN IMMEDIATE", busy, ())

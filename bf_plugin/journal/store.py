@@ -14,14 +14,14 @@ from sqlalchemy.exc import ArgumentError, DBAPIError
 from bf_plugin.errors import ConfigurationError
 from bf_plugin.journal.keys import KeyStore
 from bf_plugin.journal.log import MessageLog
+from bf_plugin.journal.migrations import bring_up_to_date
 from bf_plugin.journal.overview import Overview
 from bf_plugin.journal.owners import OwnerStore
 from bf_plugin.journal.pluginvalues import PluginValues
 from bf_plugin.journal.postgres import PostgresServer, postgres_engines
 from bf_plugin.journal.purge import purge_batch
 from bf_plugin.journal.runs import RunStore
-from bf_plugin.journal.schema import prepare
-from bf_plugin.journal.sqlite import SqliteFile, make_folder, sqlite_engines
+from bf_plugin.journal.sqlite import SqliteFile, make_folder, sqlite_engines, tables_engine
 from bf_plugin.journal.steps import StepStore
 from bf_plugin.journal.threads import ThreadStore
 from bf_plugin.journal.vault import Vault, key_in
@@ -72,7 +72,9 @@ def open_journal(url: str, secret_keys: Sequence[str] = (), *, create: bool = Tr
     if isinstance(database, SqliteFile):
         return _open_sqlite(database, secret_keys, create)
     vault = Vault(shared_keys(secret_keys))
-    return _prepared(postgres_engines(database), vault, database, create)
+    engines = postgres_engines(database)
+    _prepare(engines[0], create)
+    return Journal(*engines, vault, database)
 
 
 def database_of(url: str) -> Database:
@@ -106,17 +108,18 @@ def _open_sqlite(database: SqliteFile, secret_keys: Sequence[str], create: bool)
         raise ConfigurationError(f"there is no journal at {path}: set BF_DATABASE_URL to where it is")
     make_folder(path)
     vault = Vault(secret_keys or [key_in(database.key_file)])
-    return _prepared(sqlite_engines(path), vault, database, create)
+    engine = tables_engine(path)
+    _prepare(engine, create)
+    engine.dispose()
+    return Journal(*sqlite_engines(path), vault, database)
 
 
-def _prepared(engines: tuple[Engine, Engine], vault: Vault, database: Database, create: bool) -> Journal:
+def _prepare(engine: Engine, create: bool) -> None:
     try:
-        with engines[0].begin() as connection:
-            prepare(connection, create=create)
+        bring_up_to_date(engine, create=create)
     except Exception as error:
-        engines[0].dispose()
+        engine.dispose()
         raise (explain(error) if isinstance(error, DBAPIError) else error) from None
-    return Journal(*engines, vault, database)
 
 
 def default_url(name: str | None, host: object) -> str:

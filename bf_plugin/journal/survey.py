@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from types import TracebackType
 
-from sqlalchemy import Connection, Engine, func, inspect, select
+from sqlalchemy import Connection, Engine, func, select
 from sqlalchemy.exc import DBAPIError
 
 from bf_plugin.errors import ConfigurationError, JournalError
+from bf_plugin.journal.migrations import advance, version_of
 from bf_plugin.journal.postgres import PostgresServer, postgres_engines
-from bf_plugin.journal.schema import prepare
 from bf_plugin.journal.signals import CHANNEL
 from bf_plugin.journal.sqlite import visiting_engine
 from bf_plugin.journal.store import Database
@@ -47,16 +47,17 @@ class Survey:
         if isinstance(error, DBAPIError):
             raise explain(error) from None
 
-    def prepare(self) -> bool:
-        """Do what opening a journal does, its tables included; tell whether there was one.
+    def prepare(self) -> int | None:
+        """Do what opening a journal does, its tables included; return the version they had, None if there were none.
 
         Raises ConfigurationError for tables of another version, and for a server that is too old.
         """
         version = self._open.dialect.server_version_info
         if self._open.dialect.name == "postgresql" and version is not None and version < _OLDEST_SERVER:
             raise ConfigurationError(f"BF_DATABASE_URL: the server is Postgres {version[0]}, 13 or later is needed")
-        found = inspect(self._open).has_table(runs.name)
-        prepare(self._open, create=True)
+        found = version_of(self._open)
+        while not advance(self._open, create=True):
+            pass
         return found
 
     def open_sealed(self, vault: Vault) -> int:

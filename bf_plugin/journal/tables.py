@@ -1,4 +1,7 @@
-"""The tables, the same on SQLite and Postgres. Columns named `*_sealed` hold Fernet tokens, never clear text."""
+"""The tables, the same on SQLite and Postgres. Columns named `*_sealed` hold Fernet tokens, never clear text.
+
+Every change of them is a new step in `migrations.py`, which brings older databases up to date.
+"""
 
 from __future__ import annotations
 
@@ -174,4 +177,4 @@ plugin_values = Table(
 """What plugins keep; `key` is a digest of the plugin's name and the key's."""
 
 schema = Table("bf_schema", metadata, Column("version", Integer, primary_key=True))
-"""One row: which version of these tables this is."""
+"""One row: which version of these tables this is. Every change of a table here is a new step in `migrations.py`."""
