@@ -9,7 +9,7 @@ from bf_plugin.bodies.start import StartRequest, ui_tool
 from bf_plugin.bodies.tools import parse_tools
 from bf_plugin.errors import ConfigurationError, RequestError, invalid
 from bf_plugin.gateway.apps import App
-from bf_plugin.items import CodeInterpreterTool, FileSearchTool, Tool
+from bf_plugin.items import Tool
 from bf_plugin.settings import AssistantSettings, Settings
 
 _NO_ASSISTANT = AssistantSettings()
@@ -85,12 +85,12 @@ def _with_resources(request: StartRequest, tools: Iterable[Tool]) -> tuple[tuple
     warnings = []
     for tool in tools:
         if tool["type"] == "file_search":
-            tool = _search(tool, request.search_stores)
+            tool = {**tool, "vector_store_ids": _merged(tool["vector_store_ids"], request.search_stores)}
             if not tool["vector_store_ids"]:
                 warnings.append("the tool file_search is ignored: it has no vector_store_ids")
                 continue
         elif tool["type"] == "code_interpreter":
-            tool = _code(tool, request.code_files)
+            tool = {**tool, "file_ids": _merged(tool["file_ids"], request.code_files)}
         complete.append(tool)
     kinds = {tool["type"] for tool in complete}
     for kind, given in (("file_search", request.search_stores), ("code_interpreter", request.code_files)):
@@ -99,9 +99,5 @@ def _with_resources(request: StartRequest, tools: Iterable[Tool]) -> tuple[tuple
     return tuple(complete), warnings
 
 
-def _search(tool: FileSearchTool, stores: Iterable[str]) -> FileSearchTool:
-    return {**tool, "vector_store_ids": list(dict.fromkeys((*tool["vector_store_ids"], *stores)))}
-
-
-def _code(tool: CodeInterpreterTool, files: Iterable[str]) -> CodeInterpreterTool:
-    return {**tool, "file_ids": list(dict.fromkeys((*tool["file_ids"], *files)))}
+def _merged(named: Iterable[str], more: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys((*named, *more)))

@@ -69,6 +69,10 @@ class Body(BaseModel):
 
     model_config = ConfigDict(strict=True, extra="allow", hide_input_in_errors=True)
 
+    def given(self, *names: str) -> dict[str, Any]:
+        """Return those of the fields that are not null."""
+        return {name: value for name in names if (value := getattr(self, name)) is not None}
+
 
 def parse_json(body: bytes) -> dict[str, Any]:
     """Return the JSON object in `body`; of a repeated key the last value, a lone surrogate as U+FFFD.
@@ -120,18 +124,14 @@ def join(*parts: str | int) -> str:
     return ".".join(text[:_MAX_KEY] if text.isprintable() else ascii(text[:_MAX_KEY]) for text in texts)
 
 
-def unknown_keys(model: Body, at: str) -> Iterator[str]:
-    """Yield the path of each key that was sent and that no model knows."""
-    for key in model.model_extra or ():
-        yield join(at, key)
+def bodies_in(model: Body, at: str) -> Iterator[tuple[str, Body]]:
+    """Yield the model at the path `at`, and all those inside it with theirs."""
+    yield at, model
     fields = type(model).model_fields
     for name, value in model.__dict__.items():
-        if isinstance(value, Body):
-            yield from unknown_keys(value, join(at, fields[name].alias or name))
-        elif isinstance(value, list):
-            for index, element in enumerate(value):
-                if isinstance(element, Body):
-                    yield from unknown_keys(element, join(at, fields[name].alias or name, index))
+        for index, child in enumerate(value) if isinstance(value, list) else (("", value),):
+            if isinstance(child, Body):
+                yield from bodies_in(child, join(at, fields[name].alias or name, index))
 
 
 def _problem(detail: ErrorDetails) -> tuple[Sequence[str | int], str]:

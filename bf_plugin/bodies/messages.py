@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 from pydantic import Discriminator, Field, Tag
 
-from bf_plugin.bodies.body import KIND, SHAPE, Body, join
-from bf_plugin.items import FilePart, ImagePart, Message, Part, Role, TextPart
+from bf_plugin.bodies.body import KIND, SHAPE, Body
+from bf_plugin.items import Message, Part, Role
 
 Id = Annotated[str, Field(min_length=1, max_length=512)]
 Detail = Literal["auto", "low", "high", "original"]
@@ -22,7 +21,7 @@ class TextContent(Body):
     type: Literal["text", "input_text"]
     text: str
 
-    def part(self) -> TextPart:
+    def part(self) -> Part:
         """Return the neutral part."""
         return {"type": "text", "text": self.text}
 
@@ -40,9 +39,9 @@ class ImageUrlContent(Body):
     type: Literal["image_url"]
     image_url: ImageUrl
 
-    def part(self) -> ImagePart:
+    def part(self) -> Part:
         """Return the neutral part."""
-        return _image("url", self.image_url.url, self.image_url.detail)
+        return _part("image", self.image_url)
 
 
 class ImageFile(Body):
@@ -58,77 +57,74 @@ class ImageFileContent(Body):
     type: Literal["image_file"]
     image_file: ImageFile
 
-    def part(self) -> ImagePart:
+    def part(self) -> Part:
         """Return the neutral part."""
-        return _image("file_id", self.image_file.file_id, self.image_file.detail)
+        return _part("image", self.image_file)
 
 
-class InputImageByUrl(Body):
+class _InputImage(Body):
+    type: Literal["input_image"]
+
+    def part(self) -> Part:
+        """Return the neutral part."""
+        return _part("image", self)
+
+
+class InputImageByUrl(_InputImage):
     """An image by URL, Responses form."""
 
-    type: Literal["input_image"]
-    image_url: ImageLink
+    url: ImageLink = Field(alias="image_url")
     file_id: None = None
     detail: Detail | None = None
 
-    def part(self) -> ImagePart:
-        """Return the neutral part."""
-        return _image("url", self.image_url, self.detail)
 
-
-class InputImageById(Body):
+class InputImageById(_InputImage):
     """An image by file id, Responses form."""
 
-    type: Literal["input_image"]
     file_id: Id
-    image_url: None = None
+    url: None = Field(None, alias="image_url")
     detail: Detail | None = None
 
-    def part(self) -> ImagePart:
+
+class _InputFile(Body):
+    type: Literal["input_file"]
+
+    def part(self) -> Part:
         """Return the neutral part."""
-        return _image("file_id", self.file_id, self.detail)
+        return _part("file", self)
 
 
-class InputFileByUrl(Body):
+class InputFileByUrl(_InputFile):
     """A file by URL."""
 
-    type: Literal["input_file"]
-    file_url: FileLink
-    file_data: None = None
+    url: FileLink = Field(alias="file_url")
+    data: None = Field(None, alias="file_data")
     file_id: None = None
     filename: str | None = None
 
-    def part(self) -> FilePart:
-        """Return the neutral part."""
-        return _file("url", self.file_url, self.filename)
 
-
-class InputFileByData(Body):
+class InputFileByData(_InputFile):
     """A file inline, base64."""
 
-    type: Literal["input_file"]
-    file_data: Annotated[str, Field(min_length=1)]
-    file_url: None = None
+    data: Annotated[str, Field(min_length=1)] = Field(alias="file_data")
+    url: None = Field(None, alias="file_url")
     file_id: None = None
     filename: str | None = None
 
-    def part(self) -> FilePart:
-        """Return the neutral part."""
-        return _file("data", self.file_data, self.filename)
 
-
-class InputFileById(Body):
+class InputFileById(_InputFile):
     """A file at the provider."""
 
-    type: Literal["input_file"]
     file_id: Id
-    file_url: None = None
-    file_data: None = None
+    url: None = Field(None, alias="file_url")
+    data: None = Field(None, alias="file_data")
     filename: str | None = None
 
-    def part(self) -> FilePart:
-        """Return the neutral part."""
-        return _file("file_id", self.file_id, self.filename)
+
+def _part(kind: str, named: Body) -> Part:
+    """Return the neutral part: its keys are the names of the fields, which callers know by their aliases."""
+    fields = {name: getattr(named, name) for name in type(named).model_fields if name != "type"}
+    return cast("Part", {"type": kind, **{name: value for name, value in fields.items() if value}})
 
 
 def _part_kind(value: Any) -> str | None:
@@ -207,23 +203,3 @@ class InputMessage(Body):
             if not attachment.tools or attachment.is_for("file_search"):
                 content.append({"type": "file", "file_id": attachment.file_id})
         return {"type": "message", "role": self.role, "content": content}
-
-    def file_ids(self, at: str) -> Iterator[tuple[str, str]]:
-        """Yield each file id of the message with the path of the field that names it."""
-        for index, part in enumerate(self.content if isinstance(self.content, list) else ()):
-            if isinstance(part, ImageFileContent):
-                yield part.image_file.file_id, join(at, "content", index, "image_file", "file_id")
-            elif isinstance(part, (InputImageById, InputFileById)):
-                yield part.file_id, join(at, "content", index, "file_id")
-        for index, attachment in enumerate(self.attachments or ()):
-            yield attachment.file_id, join(at, "attachments", index, "file_id")
-
-
-def _image(key: Literal["url", "file_id"], value: str, detail: str | None) -> ImagePart:
-    part: ImagePart = {"type": "image", key: value}  # type: ignore[misc]  # mypy: only literal keys
-    return {**part, "detail": detail} if detail else part
-
-
-def _file(key: Literal["url", "file_id", "data"], value: str, filename: str | None) -> FilePart:
-    part: FilePart = {"type": "file", key: value}  # type: ignore[misc]  # mypy: only literal keys
-    return {**part, "filename": filename} if filename else part

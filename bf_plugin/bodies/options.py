@@ -10,6 +10,16 @@ from bf_plugin.bodies.body import KIND, SHAPE, Body, Integral
 from bf_plugin.bodies.tools import Name
 
 
+class _Kind(Body):
+    """Says all it has to say with its `type`."""
+
+    type: str
+
+    def value(self) -> dict[str, Any]:
+        """Return it in the Assistants' form."""
+        return {"type": self.type}
+
+
 class FunctionName(Body):
     """Names a function."""
 
@@ -37,14 +47,10 @@ class FlatChoice(FunctionName):
         return {"type": "function", "function": {"name": self.name}}
 
 
-class BuiltInChoice(Body):
+class BuiltInChoice(_Kind):
     """One of the provider's own tools."""
 
     type: Literal["file_search", "code_interpreter"]
-
-    def value(self) -> dict[str, Any]:
-        """Return the choice in the Assistants' form."""
-        return {"type": self.type}
 
 
 def _choice_kind(value: Any) -> str | None:
@@ -66,14 +72,10 @@ ToolChoice = Annotated[
 ]
 
 
-class PlainFormat(Body):
+class PlainFormat(_Kind):
     """Text, or any JSON object."""
 
     type: Literal["text", "json_object"]
-
-    def value(self) -> dict[str, Any]:
-        """Return the format in the Assistants' form."""
-        return {"type": self.type}
 
 
 class SchemaDefinition(Body):
@@ -93,9 +95,8 @@ class SchemaFormat(Body):
 
     def value(self) -> dict[str, Any]:
         """Return the format in the Assistants' form."""
-        known = {"name", "schema_", "description", "strict"}
-        schema = self.json_schema.model_dump(include=known, exclude_none=True, by_alias=True)
-        return {"type": "json_schema", "json_schema": schema}
+        named = self.json_schema.given("name", "description", "strict")
+        return {"type": "json_schema", "json_schema": {**named, "schema": self.json_schema.schema_}}
 
 
 def _format_kind(value: Any) -> str | None:

@@ -18,17 +18,8 @@ ProviderKey = Annotated[str, Field(pattern=r"^[!-~]*$")]
 """Printable ASCII: a key travels in a header."""
 
 _Channel = Annotated[str, Field(min_length=1, max_length=200)]
-_CHANNELS = {
-    "anyOf": [
-        {"type": "string", "minLength": 1, "maxLength": 200},
-        {
-            "type": "array",
-            "items": {"type": "string", "minLength": 1, "maxLength": 200},
-            "minItems": 1,
-            "maxItems": 20,
-        },
-    ]
-}
+_CHANNEL = {"type": "string", "minLength": 1, "maxLength": 200}
+_CHANNELS = {"anyOf": [_CHANNEL, {"type": "array", "items": _CHANNEL, "minItems": 1, "maxItems": 20}]}
 Channels = Annotated[
     list[_Channel],
     Field(min_length=1, max_length=20),
@@ -110,21 +101,25 @@ class StreamingPayload(Payload):
     stream: Annotated[bool, WithJsonSchema({"const": True})]
 
 
-class PollingStart(Body):
-    """Start a run and wait for its end."""
+class Start(Body):
+    """Start a run."""
 
     api_key: str | None = Field(None, alias="apiKey")
     channels: Channels | None = None
     action_name: ActionName | None = Field(None, alias="actionName")
-    payload: PollingPayload
+    payload: Payload
     provider_args: ProviderArgs | None = Field(None, alias="providerArgs")
 
 
-class StreamingStart(Body):
+class PollingStart(Start):
+    """Start a run and wait for its end."""
+
+    payload: PollingPayload
+
+
+class StreamingStart(Start):
     """Start a run whose events go to `channels`."""
 
-    api_key: str | None = Field(None, alias="apiKey")
     channels: Channels
     action_name: ActionName = Field(alias="actionName")
     payload: StreamingPayload
-    provider_args: ProviderArgs | None = Field(None, alias="providerArgs")

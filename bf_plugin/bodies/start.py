@@ -7,10 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from bf_plugin.bodies.body import Body, check, unknown_keys
+from bf_plugin.bodies.body import bodies_in, check, join
 from bf_plugin.bodies.mentions import code_files, mentions, search_stores
-from bf_plugin.bodies.options import ProviderArgs
-from bf_plugin.bodies.payload import ACTION_NAME, Payload, PollingStart, StreamingStart
+from bf_plugin.bodies.payload import ACTION_NAME, Payload, PollingStart, Start, StreamingStart
 from bf_plugin.bodies.tools import neutral_tools
 from bf_plugin.bodies.uitools import is_ui
 from bf_plugin.errors import invalid
@@ -63,8 +62,7 @@ def parse_start(body: Mapping[str, Any]) -> StartRequest:
     """Return the request in `body`. Raises RequestError 400 that names each bad field."""
     payload = body.get("payload")
     streams = isinstance(payload, Mapping) and payload.get("stream") is True
-    start = check(StreamingStart, body) if streams else check(PollingStart, body)
-    return _request(start, start.payload, streams)
+    return _request(check(StreamingStart if streams else PollingStart, body), streams)
 
 
 def valid_action_name(body: Mapping[str, Any]) -> str | None:
@@ -73,7 +71,8 @@ def valid_action_name(body: Mapping[str, Any]) -> str | None:
     return name if isinstance(name, str) and _ACTION_NAME.fullmatch(name) and name != "function" else None
 
 
-def _request(start: StreamingStart | PollingStart, payload: Payload, streams: bool) -> StartRequest:
+def _request(start: Start, streams: bool) -> StartRequest:
+    payload = start.payload
     if start.action_name == "function":
         raise invalid("actionName", "must not be function: pages evaluate that key")
     mentioned = mentions(payload)
@@ -93,7 +92,7 @@ def _request(start: StreamingStart | PollingStart, payload: Payload, streams: bo
         tools=_tools(payload, streams),
         search_stores=search_stores(payload),
         code_files=code_files(payload),
-        options=_options(start, payload),
+        options=_options(start),
         metadata=payload.metadata or {},
         file_ids=mentioned["file"],
         vector_store_ids=mentioned["store"],
@@ -116,25 +115,25 @@ def ui_tool(tools: Sequence[Tool]) -> int | None:
     return next((i for i, tool in enumerate(tools) if tool["type"] == "function" and is_ui(tool["name"])), None)
 
 
-def _options(start: StreamingStart | PollingStart, payload: Payload) -> dict[str, Any]:
+def _options(start: Start) -> dict[str, Any]:
     """Return the generation parameters that were given, in the Assistants' form."""
-    options = {name: value for name in _OPTIONS if (value := getattr(payload, name)) is not None}
+    payload = start.payload
+    options = payload.given(*_OPTIONS)
     choice = payload.tool_choice or payload.tool_choice_alias
     if choice is not None:
         options["tool_choice"] = choice if isinstance(choice, str) else choice.value()
     if payload.response_format is not None and not isinstance(payload.response_format, str):
         options["response_format"] = payload.response_format.value()
-    args = {**_given(start.provider_args), **_given(payload.provider_args)}
+    args: dict[str, Any] = {}
+    for given in (start.provider_args, payload.provider_args):
+        args |= given.model_dump(exclude_none=True) if given else {}
     return {**options, "provider_args": args} if args else options
 
 
-def _given(args: ProviderArgs | None) -> dict[str, Any]:
-    return args.model_dump(exclude_none=True) if args else {}
-
-
-def _warnings(start: Body) -> tuple[str, ...]:
+def _warnings(start: Start) -> tuple[str, ...]:
     """Name the keys that have no effect: nothing a caller sends is dropped in silence."""
-    ignored = [f"{key} is ignored: {_WHY_IGNORED.get(key, 'it is not known')}" for key in unknown_keys(start, "")]
+    unknown = [join(at, key) for at, body in bodies_in(start, "") for key in body.model_extra or ()]
+    ignored = [f"{key} is ignored: {_WHY_IGNORED.get(key, 'it is not known')}" for key in unknown]
     if len(ignored) > _MAX_WARNINGS:
         ignored[_MAX_WARNINGS:] = [f"{len(ignored) - _MAX_WARNINGS} more keys are ignored"]
     return tuple(ignored)

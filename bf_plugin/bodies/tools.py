@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 from pydantic import Discriminator, Field, RootModel, Tag, ValidationInfo, WithJsonSchema, field_validator
 from pydantic_core import PydanticCustomError
@@ -58,12 +58,8 @@ class FunctionDefinition(Body):
     def tool(self) -> FunctionTool:
         """Return the neutral tool; providers want `type` and `properties` even of a function without parameters."""
         schema = {"type": "object", "properties": {}, **(self.parameters or {})}
-        tool: FunctionTool = {"type": "function", "name": self.name, "parameters": schema}
-        if self.description is not None:
-            tool["description"] = self.description
-        if self.strict is not None:
-            tool["strict"] = self.strict
-        return tool
+        known = {"type": "function", "name": self.name, "parameters": schema}
+        return cast("FunctionTool", {**known, **self.given("description", "strict")})
 
 
 class FlatFunction(FunctionDefinition):
@@ -100,15 +96,9 @@ class FileSearch(FileSearchOptions):
 
     def tool(self) -> FileSearchTool:
         """Return the neutral tool."""
-        nested = self.file_search or FileSearchOptions()
-        tool: FileSearchTool = {"type": "file_search", "vector_store_ids": list(self.vector_store_ids or ())}
-        if (results := self.max_num_results or nested.max_num_results) is not None:
-            tool["max_num_results"] = results
-        if (ranking := self.ranking_options or nested.ranking_options) is not None:
-            tool["ranking_options"] = ranking
-        if self.filters is not None:
-            tool["filters"] = self.filters
-        return tool
+        nested, names = self.file_search or FileSearchOptions(), FileSearchOptions.model_fields
+        known = {"type": "file_search", "vector_store_ids": list(self.vector_store_ids or ())}
+        return cast("FileSearchTool", {**known, **nested.given(*names), **self.given(*names, "filters")})
 
 
 class AutoContainer(Body):
