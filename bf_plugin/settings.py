@@ -33,6 +33,9 @@ else:
 
 SECRETS = ("api_keys", "openai_api_key", "secret_key")
 
+PROVIDERS = ("openai",)
+"""Providers that have settings of their own: `BF_NAME_API_KEY`, `NAME_api_key` of an app, `BF_NAME_BASE_URL`."""
+
 
 class BadSettings(ConfigurationError):
     """Settings that cannot work: the name of each and what is wrong with it, never its value."""
@@ -84,9 +87,15 @@ class AppSettings(BaseModel):
     @field_validator("provider_keys")
     @classmethod
     def _of_others(cls, keys: dict[str, SecretStr]) -> dict[str, SecretStr]:
-        if "openai" in keys:
-            raise ValueError("the key for openai is openai_api_key")
+        for name in PROVIDERS:
+            if name in keys:
+                raise ValueError(f"the key for {name} is {name}_api_key")
         return keys
+
+    @property
+    def keys_by_provider(self) -> dict[str, SecretStr]:
+        """All provider keys of this app by provider name."""
+        return {**self.provider_keys, **_own_keys(self)}
 
 
 class Settings(BaseSettings):
@@ -192,6 +201,17 @@ class Settings(BaseSettings):
     def _empty_is_none(cls, value: object) -> object:
         return None if value == "" else value
 
+    @property
+    def base_urls(self) -> dict[str, str]:
+        """The base URLs of providers, by provider name; a provider without one has its own."""
+        urls = {name: getattr(self, f"{name}_base_url") for name in PROVIDERS}
+        return {name: url for name, url in urls.items() if url is not None}
+
+    @property
+    def keys_by_provider(self) -> dict[str, SecretStr]:
+        """The provider keys of every app that has none of its own, by provider name."""
+        return _own_keys(self)
+
     def names(self, field: str) -> tuple[str, ...]:
         """Return a comma-separated setting as a tuple."""
         value = getattr(self, field)
@@ -202,6 +222,12 @@ class Settings(BaseSettings):
         """Return `BF_ENGINES` as a mapping of engine name to distribution name."""
         pairs = [name.partition("=") for name in self.names("engines")]
         return {name.strip(): distribution.strip() for name, _, distribution in pairs}
+
+
+def _own_keys(settings: AppSettings | Settings) -> dict[str, SecretStr]:
+    """Return the keys of the providers whose keys are settings of their own; an empty one is none."""
+    keys = {name: getattr(settings, f"{name}_api_key") for name in PROVIDERS}
+    return {name: key for name, key in keys.items() if key}
 
 
 def load_settings(**values: Any) -> Settings:

@@ -4,10 +4,9 @@ An engine turns one step (a request to the model) into events. What it must reme
 plain JSON that the journal keeps per thread, engine, base URL and key; when one of these changes the engine is handed
 no state and starts from the history. Nothing of an SDK appears here. All methods run on the plugin's event loop.
 
-Beside the methods of `Engine`, four things are used where an engine has them: `warm_up()`, called in a thread at the
-start; `check(run, access)`, called in the request's thread before a run exists (`Checks`); `async forget(names,
-access)`, which deletes what handles and a state name and tells whether nothing is left; `stateless = True`, which says
-that the provider keeps nothing that could be deleted.
+`Engine` and `Stream` are what every engine must have. What it may have besides stands, with its defaults, in
+`BaseEngine` and `BaseStream`: inherit from them. An engine that does not may still have any of these powers;
+`bf_plugin.engines.adapted` fills in the others when it is loaded.
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from bf_plugin.errors import ProviderError
 from bf_plugin.items import FunctionCall, Item, Tool
 from bf_plugin.values import FinishReason, RunDraft, Usage
 
@@ -125,7 +125,7 @@ class Stream(Protocol):
 
 
 class Holdable(Protocol):
-    """A stream that need not be read as fast as it comes. Without this it is, and what it says waits in memory."""
+    """A stream that need not be read as fast as it comes."""
 
     def hold(self, holding: bool) -> None:
         """Read nothing from now on, or go on; called on the event loop, at any time during `read`.
@@ -182,3 +182,44 @@ class Engine(Protocol):
     async def aclose(self) -> None:
         """Close connections."""
         ...
+
+
+class BaseStream(Stream, Holdable):
+    """A stream with its optional power: one that cannot be held is read as it comes, and its text waits in memory."""
+
+    def hold(self, holding: bool) -> None:
+        """Do nothing."""
+
+
+class BaseEngine(Engine, Checks):
+    """An engine with its optional powers, which do nothing here."""
+
+    needs_key = False
+    """Whether a start without a provider key is refused. One for a provider whose key has a setting (`openai`) is."""
+
+    stateless = False
+    """Whether the provider keeps nothing of a thread, so that there is nothing to forget."""
+
+    @property
+    def can_forget(self) -> bool:
+        """Whether `forget` is implemented."""
+        return type(self).forget is not BaseEngine.forget
+
+    async def start(self, request: StepRequest, access: Access) -> BaseStream:
+        """Ask the model; see the port."""
+        raise NotImplementedError
+
+    async def resume(self, handle: Handle, cursor: Cursor, access: Access) -> BaseStream:
+        """Say that the response is lost."""
+        raise ProviderError("this provider's responses cannot be resumed", code="provider_lost_response")
+
+    def warm_up(self) -> None:
+        """Load what takes long. Called once, in a thread, when the gateway starts."""
+
+    def check(self, run: RunDraft, access: Access) -> Sequence[str]:
+        """Accept every run, without a warning."""
+        return ()
+
+    async def forget(self, names: Sequence[Handle], access: Access) -> bool:
+        """Delete what `names` (handles, and a state) name at the provider; tell whether nothing of it is left."""
+        return False

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bf_plugin.engines.port import Engine
+from bf_plugin.engines.port import BaseEngine
 from bf_plugin.errors import Fenced, JournalError
 from bf_plugin.gateway import events
 from bf_plugin.gateway.messengers.port import Messenger
@@ -46,7 +46,7 @@ class Parts:
     hooks: HookCalls
     settings: Settings
     pace: Pace
-    engine: Callable[[str], Engine | None]
+    engine: Callable[[str], BaseEngine | None]
     messenger: Callable[[RunRecord], Messenger | None]
 
 

@@ -9,7 +9,18 @@ import time
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypedDict, TypeVar
 
-from bf_plugin.engines.port import Access, Cursor, Engine, Event, Handle, State, StepDone, StepRequest, Stream, Text
+from bf_plugin.engines.port import (
+    Access,
+    BaseEngine,
+    BaseStream,
+    Cursor,
+    Event,
+    Handle,
+    State,
+    StepDone,
+    StepRequest,
+    Text,
+)
 from bf_plugin.errors import ProviderError
 from bf_plugin.items import FunctionCall, Item, text_message
 from bf_plugin.journal import Cut, Journal, RunRecord
@@ -50,7 +61,9 @@ class _Thread(TypedDict):
 class StepRunner:
     """Takes the steps of one run, one after the other, and knows what a run that is cut off leaves behind."""
 
-    def __init__(self, *, record: RunRecord, run: Run, engine: Engine | None, journal: Journal, outbox: Outbox) -> None:
+    def __init__(
+        self, *, record: RunRecord, run: Run, engine: BaseEngine | None, journal: Journal, outbox: Outbox
+    ) -> None:
         self._record = record
         self._run = run
         self._engine = engine
@@ -73,7 +86,7 @@ class StepRunner:
         self._parent: State | None = None
         self._handle: Handle | None = None
         self._before: list[StepRecord] = []
-        self._starting: asyncio.Future[Stream] | None = None
+        self._starting: asyncio.Future[BaseStream] | None = None
         self._writing: asyncio.Future[Any] | None = None
         self._log = get_logger(__name__).bind(run_id=record.id, request_id=record.spec.request_id)
         self.history: list[Step] = []
@@ -196,7 +209,7 @@ class StepRunner:
             self._log.error("engine %s cannot cut a step", self._record.spec.provider, error=error)
             return None
 
-    async def _cancel(self, engine: Engine) -> Usage | None:
+    async def _cancel(self, engine: BaseEngine) -> Usage | None:
         handle = self._handle
         if self._starting is not None:
             await asyncio.wait({self._starting}, timeout=_CREATE_PATIENCE)
@@ -221,8 +234,8 @@ class StepRunner:
         self._heard = any(cursor.texts.values())
         return await self._read(await unbroken(self._starting), named)
 
-    async def _read(self, stream: Stream, named: Named) -> StepDone:
-        """Stream a response into the outbox and put its end on record."""
+    async def _read(self, stream: BaseStream, named: Named) -> StepDone:
+        """BaseStream a response into the outbox and put its end on record."""
         named()
         add, number = self._outbox.text, self.number
         ends: list[StepDone] = []
@@ -237,7 +250,7 @@ class StepRunner:
                 else:
                     ends.append(event)
 
-        self._outbox.reads_from(getattr(stream, "hold", None))
+        self._outbox.reads_from(stream.hold)
         try:
             await stream.read(take)
         finally:
@@ -332,7 +345,7 @@ class StepRunner:
             max_tokens=max_tokens,
         )
 
-    def _installed(self) -> Engine:
+    def _installed(self) -> BaseEngine:
         if self._engine is None:
             raise LookupError(f"no engine is installed for provider {self._record.spec.provider}")
         return self._engine

@@ -11,7 +11,18 @@ import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
-from bf_plugin.engines.port import Access, Cursor, Handle, State, StepDone, StepRequest, Take, Text
+from bf_plugin.engines.port import (
+    Access,
+    BaseEngine,
+    BaseStream,
+    Cursor,
+    Handle,
+    State,
+    StepDone,
+    StepRequest,
+    Take,
+    Text,
+)
 from bf_plugin.errors import ProviderError
 from bf_plugin.items import FunctionCall, Item, text_message
 from bf_plugin.testing.gate import Gate
@@ -27,7 +38,7 @@ def call(name: str, arguments: Mapping[str, Any] | str = "{}", call_id: str = "c
     return {"type": "function_call", "call_id": call_id, "name": name, "arguments": text}
 
 
-class ScriptedEngine:
+class ScriptedEngine(BaseEngine):
     """Plays one script per step, in order; `requests`, `resumed` and `cancelled` record what it was asked.
 
     `accesses` records with which access steps were started and resumed.
@@ -103,7 +114,7 @@ class ScriptedEngine:
         """Do nothing: there are no connections."""
 
 
-class ScriptedStream:
+class ScriptedStream(BaseStream):
     """One step of a script."""
 
     def __init__(

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
-from bf_plugin.engines.port import Access, Engine
+from bf_plugin.engines.port import Access, BaseEngine
 from bf_plugin.errors import BFError, RequestError, invalid
 from bf_plugin.gateway.apps import App
 from bf_plugin.journal import Journal, ThreadBusy, UnknownThread
@@ -32,13 +32,11 @@ class Deleted:
 
 
 class Deletion:
-    """Deletes threads. Called in request threads.
+    """Deletes threads. Called in request threads."""
 
-    An engine that can delete has `async forget(names, access) -> bool`: `names` are handles and a state of its own, the
-    answer is whether the provider keeps nothing of them any more. Of one that is `stateless` nothing is kept anywhere.
-    """
-
-    def __init__(self, *, journal: Journal, engines: Mapping[str, Engine], loop: LoopThread, waiters: Waiters) -> None:
+    def __init__(
+        self, *, journal: Journal, engines: Mapping[str, BaseEngine], loop: LoopThread, waiters: Waiters
+    ) -> None:
         self._journal = journal
         self._engines = engines
         self._loop = loop
@@ -66,16 +64,15 @@ class Deletion:
             return _together([self._forget(one, app, provider_key) for one in kept])
 
     def _forget(self, kept: Kept, app: App, provider_key: str | None) -> Deleted:
-        engine: Any = self._engines.get(kept.provider)
-        if getattr(engine, "stateless", False):
+        engine = self._engines.get(kept.provider)
+        if engine is not None and engine.stateless:
             return Deleted("nothing")
-        forget: Any = getattr(engine, "forget", None)
-        if forget is None:
+        if engine is None or not engine.can_forget:
             return Deleted("kept", f"deleting is not supported for provider {kept.provider}")
         access = _access(kept, app, provider_key)
         if access is None:
             return Deleted("kept", "the key it is stored under is not at hand: send it as X-Provider-Key")
-        asked = self._loop.run(forget(kept.names, access))
+        asked = self._loop.run(engine.forget(kept.names, access))
         try:
             gone = asked.result(PATIENCE)
         except (BFError, FutureTimeoutError) as error:
@@ -87,7 +84,7 @@ class Deletion:
 
 def _access(kept: Kept, app: App, provider_key: str | None) -> Access | None:
     """Return the access under which the provider keeps it, None if its key is not at hand."""
-    operators = app.operator_key(kept.provider)
+    operators = app.provider_keys.get(kept.provider)
     likely = operators if kept.operator_key else provider_key
     for key in (provider_key, operators):
         access = Access(api_key=key or "", base_url=kept.base_url)

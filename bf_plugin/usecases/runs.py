@@ -11,7 +11,7 @@ from typing import Any
 
 from bf_plugin.bodies import StartRequest, StopRequest, ToolAnswer, check_operator_resources, merge_assistant
 from bf_plugin.dispatch.port import Dispatcher
-from bf_plugin.engines.port import Access, Checks, Engine
+from bf_plugin.engines.port import Access, BaseEngine
 from bf_plugin.errors import RequestError, invalid
 from bf_plugin.gateway.apps import App
 from bf_plugin.journal import Journal, RunRecord, RunSpec, Secrets, ThreadBusy, UnknownThread
@@ -24,7 +24,7 @@ from bf_plugin.run.ticket import FullEnding, Ticket
 from bf_plugin.runtime.ids import is_ours, new_run_id, new_thread_id
 from bf_plugin.runtime.logs import get_logger
 from bf_plugin.runtime.tracecontext import NO_TRACE, TraceContext
-from bf_plugin.settings import Settings
+from bf_plugin.settings import PROVIDERS, Settings
 from bf_plugin.usecases.places import Places
 from bf_plugin.usecases.waiters import Waiters
 from bf_plugin.values import RunDraft, StopReason
@@ -69,7 +69,7 @@ class Runs:
         journal: Journal,
         dispatcher: Dispatcher,
         hooks: HookCalls,
-        engines: Mapping[str, Engine],
+        engines: Mapping[str, BaseEngine],
         host_messaging: bool,
         waiters: Waiters,
     ) -> None:
@@ -159,13 +159,13 @@ class Runs:
             raise invalid("payload.provider", f"is not installed here; installed are: {known}")
         if draft.model is None:
             raise invalid("payload.model", "is required: no model is configured for this app")
-        ours = draft.provider == "openai"
         key, operator_key = _key(draft, request, app)
-        if ours and key is None:
+        needs_key = self._engines[draft.provider].needs_key or draft.provider in PROVIDERS
+        if needs_key and key is None:
             raise invalid("payload.apiKey", "is required: no provider key is configured for this app")
         spec = RunSpec(
             provider=draft.provider,
-            base_url=self._settings.openai_base_url if ours else None,
+            base_url=self._settings.base_urls.get(draft.provider),
             operator_key=operator_key,
             model=draft.model,
             instructions=draft.instructions,
@@ -193,16 +193,13 @@ class Runs:
         )
 
     def _warnings_of_engine(self, draft: RunDraft, record: RunRecord) -> Sequence[str]:
-        """Let the engine look at the run, if it wants to. Raises RequestError."""
-        engine: Engine | Checks = self._engines[draft.provider]
-        if not hasattr(engine, "check"):
-            return ()
+        """Let the engine look at the run. Raises RequestError."""
         access = Access(
             api_key=record.secrets.provider_key if record.secrets else "",
             base_url=record.spec.base_url,
             request_id=record.spec.request_id,
         )
-        return engine.check(draft, access)
+        return self._engines[draft.provider].check(draft, access)
 
     def _submit(self, record: RunRecord, new_thread: bool, ticket: Ticket, app: App, claim: Claim | None) -> None:
         self._reserve(record, ticket, app)
@@ -276,7 +273,7 @@ def _key(draft: RunDraft, request: StartRequest, app: App) -> tuple[str | None, 
     if request.provider_key is not None and draft.provider == request.provider:
         return request.provider_key, False
     check_operator_resources(replace(request, provider_key=None), app)
-    return app.operator_key(draft.provider), True
+    return app.provider_keys.get(draft.provider), True
 
 
 def _draft(request: StartRequest, app: App, origin: Origin, thread_id: str, new_thread: bool) -> RunDraft:

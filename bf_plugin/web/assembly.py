@@ -10,6 +10,7 @@ from typing import Any
 
 from bf_plugin.bodies import check_assistants
 from bf_plugin.dispatch import create_dispatcher
+from bf_plugin.engines.adapted import adapted
 from bf_plugin.engines.port import Engine
 from bf_plugin.gateway.apps import create_apps
 from bf_plugin.gateway.host import HostCaller
@@ -69,6 +70,7 @@ class Service:
             self._plugins = load_plugins(plugins, settings=settings, engines=engines, new_context=lend(journal, lease))
             opened.callback(self._close_plugins, loop)
             self._plugins.check(settings)
+            used = {name: adapted(engine) for name, engine in self._plugins.engines.items()}
             hooks = HookCalls(self._plugins.manager, workers)
             self._host_messenger = None if caller is None else HostMessenger(caller)
             parts = Parts(
@@ -76,7 +78,7 @@ class Service:
                 hooks=hooks,
                 settings=settings,
                 pace=Pace(settings.coalesce_ms / 1000),
-                engine=self._plugins.engines.get,
+                engine=used.get,
                 messenger=self._messenger,
             )
             host_messaging = settings.messaging_url is None and caller is not None
@@ -89,7 +91,7 @@ class Service:
                 journal=journal,
                 dispatcher=dispatcher,
                 hooks=hooks,
-                engines=self._plugins.engines,
+                engines=used,
                 host_messaging=host_messaging,
                 waiters=waiters,
             )
@@ -97,7 +99,7 @@ class Service:
             starts = Starts(runs=self.runs, journal=journal, waiters=waiters)
             inspection = Inspection(journal=journal, waiters=waiters)
             opened.callback(inspection.close)
-            deletion = Deletion(journal=journal, engines=self._plugins.engines, loop=loop, waiters=waiters)
+            deletion = Deletion(journal=journal, engines=used, loop=loop, waiters=waiters)
             ready = ReadyzResource(journal=journal, caller=caller, workers=workers, plugins=self._plugins)
             dispatcher.start()
             loop.run(Retention(journal, settings.retention_days).run())

@@ -64,7 +64,9 @@ def test_each_of_the_api_keys_is_an_app() -> None:
         load_settings(api_keys="one, two", model="m", openai_api_key="sk-1", messaging_url="http://x")
     )
     one = apps.authenticate("one", {})
-    assert one == App(id=key_digest("one"), api_key="one", messaging_url="http://x", openai_api_key="sk-1", model="m")
+    assert one == App(
+        id=key_digest("one"), api_key="one", messaging_url="http://x", provider_keys={"openai": "sk-1"}, model="m"
+    )
     assert apps.authenticate("two", {}).id != one.id
     assert "one" not in one.id
     assert code(apps, "three") == 401
@@ -79,11 +81,16 @@ def test_the_apps_file_names_apps(tmp_path: Path) -> None:
     old, new = apps.authenticate("old", {}), apps.authenticate("BFAPI_new", {})
     assert (old.id, new.id) == ("portal", "portal")
     assert (old.api_key, new.api_key) == ("old", "BFAPI_new")
-    assert (new.messaging_url, new.openai_api_key, new.model) == ("https://portal.example", "sk-portal", "m1")
+    assert (new.messaging_url, new.provider_keys["openai"], new.model) == ("https://portal.example", "sk-portal", "m1")
     assert (new.instructions, new.max_runs, new.assistants["helper"].model) == ("Be kind.", 3, "m2")
     assert [*new.allowed_files, *new.allowed_vector_stores, *new.allowed_containers] == ["file-1", "vs_1", "cntr_1"]
     other = apps.authenticate("schlüssel mit leerzeichen", {})
-    assert (other.id, other.model, other.openai_api_key, other.messaging_url) == ("other", "m", "sk-all", "http://all")
+    assert (other.id, other.model, other.provider_keys["openai"], other.messaging_url) == (
+        "other",
+        "m",
+        "sk-all",
+        "http://all",
+    )
     assert code(apps, "portal") == 401
 
 
@@ -153,7 +160,9 @@ def test_an_asked_key_is_an_app_of_its_own() -> None:
     """A key the gateway accepts is an app, with the settings for all."""
     gateway = Gateway(BFAPI_good=201)
     app = gateway.apps(messaging_url="http://x", openai_api_key="sk-1", model="m").authenticate(KEY, {"HTTP_HOST": "h"})
-    assert app == App(id=key_digest(KEY), api_key=KEY, messaging_url="http://x", openai_api_key="sk-1", model="m")
+    assert app == App(
+        id=key_digest(KEY), api_key=KEY, messaging_url="http://x", provider_keys={"openai": "sk-1"}, model="m"
+    )
     assert gateway.environs == [{"HTTP_HOST": "h"}] * 2
 
 

@@ -16,7 +16,7 @@ from sqlalchemy import update
 from bf_plugin.dispatch import drives, local
 from bf_plugin.dispatch.local import LocalDispatcher
 from bf_plugin.dispatch.owner import Owner
-from bf_plugin.engines.port import Engine
+from bf_plugin.engines.port import BaseEngine
 from bf_plugin.errors import JournalError, ProviderError, RequestError
 from bf_plugin.gateway import events
 from bf_plugin.gateway.messengers.port import Destination
@@ -65,7 +65,7 @@ class Gateway:
 class Process:
     """A dispatcher and what it needs, as one process has it."""
 
-    def __init__(self, folder: Path, engine: Engine | None) -> None:
+    def __init__(self, folder: Path, engine: BaseEngine | None) -> None:
         self.journal: Journal = open_journal(f"sqlite:///{folder / 'journal.db'}", [KEY])
         self.gateway = Gateway()
         self.loop = LoopThread()
@@ -112,7 +112,7 @@ def _record(*, channels: list[str] | None = None, **changes: Any) -> RunRecord:
 def boot(tmp_path: Path) -> Iterator[Callable[..., Process]]:
     processes: list[Process] = []
 
-    def make(engine: Engine | None = None) -> Process:
+    def make(engine: BaseEngine | None = None) -> Process:
         processes.append(Process(tmp_path, engine))
         return processes[-1]
 

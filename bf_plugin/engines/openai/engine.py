@@ -18,7 +18,7 @@ from bf_plugin.engines.openai.results import usage_of
 from bf_plugin.engines.openai.stream import ResponseStream
 from bf_plugin.engines.openai.transcript import Transcript
 from bf_plugin.engines.openai.turns import NoConversationsError, Turn
-from bf_plugin.engines.port import Access, Cursor, Handle, State, StepRequest
+from bf_plugin.engines.port import Access, BaseEngine, Cursor, Handle, State, StepRequest
 from bf_plugin.runtime.logs import get_logger
 from bf_plugin.values import Usage
 
@@ -27,12 +27,14 @@ _log = get_logger(__name__)
 StateMode = Literal["auto", "responses", "conversation", "local"]
 
 
-class OpenAIEngine:
-    """Implements the port's Engine.
+class OpenAIEngine(BaseEngine):
+    """Speaks to one server at a time, told by the base URL.
 
     `state_mode` says who keeps the conversation: chained responses (also "auto": going back one id is all the repair
     they need), a conversation at the provider, or nobody but us.
     """
+
+    needs_key = True
 
     def __init__(
         self,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from bf_plugin.engines.openai.api import Api
 from bf_plugin.engines.openai.decode import SNAPSHOT, BrokenStreamError, Decoder, Frame, loads
@@ -13,7 +12,7 @@ from bf_plugin.engines.openai.problems import Problem
 from bf_plugin.engines.openai.reader import Reader
 from bf_plugin.engines.openai.reply import Reply
 from bf_plugin.engines.openai.transcript import lost
-from bf_plugin.engines.port import Event, Take
+from bf_plugin.engines.port import BaseStream, Event, Take
 from bf_plugin.runtime.logs import get_logger
 
 _log = get_logger(__name__)
@@ -28,8 +27,8 @@ def _drop(events: Sequence[Event]) -> None:
     """Take what nobody wants any more."""
 
 
-class ResponseStream:
-    """Follows one response; implements the port's Stream.
+class ResponseStream(BaseStream):
+    """Follows one response.
 
     Without a reply it reconnects at the reader's cursor first. `release` gives the client back.
 
@@ -46,6 +45,7 @@ class ResponseStream:
         release: Callable[[], None],
         reply: Reply | None = None,
     ) -> None:
+        self.handle = reader.handle
         self._reader = reader
         self._api = api
         self._patience = patience
@@ -63,11 +63,6 @@ class ResponseStream:
         self._polls = self._idle_polls = self._failed_polls = 0
         if reply is not None:
             self._follow(reply, resumed=False)
-
-    @property
-    def handle(self) -> dict[str, Any]:
-        """Names the response."""
-        return self._reader.handle
 
     async def open(self) -> None:
         """Read until the provider has named the response. Raises ProviderError when it refuses after all."""

@@ -148,12 +148,11 @@ class AskedApps:
                 self._known.popitem(last=False)
 
     def _app(self, digest: str, api_key: str) -> App:
-        provider_key = self._settings.openai_api_key
         return App(
             id=digest,
             api_key=api_key,
             messaging_url=self._settings.messaging_url,
-            openai_api_key=provider_key.get_secret_value() if provider_key else None,
+            provider_keys={name: key.get_secret_value() for name, key in self._settings.keys_by_provider.items()},
             model=self._settings.model,
         )
 

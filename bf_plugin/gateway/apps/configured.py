@@ -47,13 +47,12 @@ def listed_apps(settings: Settings) -> Iterator[tuple[str, App]]:
 
 
 def _app(app_id: str, key: str, listed: AppSettings, settings: Settings) -> App:
-    provider_key = listed.openai_api_key or settings.openai_api_key
+    keys = {**settings.keys_by_provider, **listed.keys_by_provider}
     return App(
         id=app_id,
         api_key=key,
         messaging_url=listed.messaging_url or settings.messaging_url,
-        openai_api_key=provider_key.get_secret_value() if provider_key else None,
-        provider_keys={name: secret.get_secret_value() for name, secret in listed.provider_keys.items()},
+        provider_keys={name: secret.get_secret_value() for name, secret in keys.items()},
         model=listed.model or settings.model,
         instructions=listed.instructions,
         assistants=listed.assistants,

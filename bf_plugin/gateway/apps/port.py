@@ -14,13 +14,12 @@ from bf_plugin.settings import AssistantSettings
 class App:
     """An application, authenticated. `id` is its identity in the journal and says nothing about its key.
 
-    `allowed_*` are None when the app may use anything (the caller's own provider key rules then).
+    `provider_keys` are the operator's, by provider. `allowed_*` say what may be used with one of those.
     """
 
     id: str
     api_key: str = field(repr=False)
     messaging_url: str | None = None
-    openai_api_key: str | None = field(default=None, repr=False)
     provider_keys: Mapping[str, str] = field(default_factory=dict, repr=False)
     model: str | None = None
     instructions: str | None = field(default=None, repr=False)
@@ -29,10 +28,6 @@ class App:
     allowed_vector_stores: frozenset[str] = frozenset()
     allowed_containers: frozenset[str] = frozenset()
     max_runs: int | None = None
-
-    def operator_key(self, provider: str) -> str | None:
-        """Return the key the operator has given the app for a provider, None without one."""
-        return self.openai_api_key if provider == "openai" else self.provider_keys.get(provider)
 
 
 class Apps(Protocol):

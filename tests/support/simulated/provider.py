@@ -7,7 +7,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from bf_plugin.engines.port import Access, Cursor, Event, Handle, State, StepDone, StepRequest, Take, Text
+from bf_plugin.engines.port import (
+    Access,
+    BaseEngine,
+    BaseStream,
+    Cursor,
+    Event,
+    Handle,
+    State,
+    StepDone,
+    StepRequest,
+    Take,
+    Text,
+)
 from bf_plugin.errors import ProviderError
 from bf_plugin.gateway.events import well_formed
 from bf_plugin.items import FunctionCall, Item, text_message
@@ -94,7 +106,7 @@ class Provider:
         return [*parent.context, *parent.items]
 
 
-class Line:
+class Line(BaseEngine):
     """The engine: what all processes reach the provider by. Dead ones hear and say nothing."""
 
     def __init__(
@@ -149,7 +161,7 @@ class Line:
             self._provider.knocks.remove(knock)
 
 
-class Following:
+class Following(BaseStream):
     """One process's stream of a response, from event number `position` on."""
 
     def __init__(self, response: Response, position: int) -> None:
