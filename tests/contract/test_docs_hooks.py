@@ -220,7 +220,7 @@ def spooled(folder: Path) -> list[dict[str, Any]]:
     return [action["options"] for body in bodies for action in body["message"]["actions"]]
 
 
-@settings(max_examples=100)
+@settings(max_examples=100, deadline=None)
 @given(st.lists(st.text("RosebudR *", max_size=9), max_size=8))
 def test_the_masking_example_masks_however_text_is_cut(pieces: list[str]) -> None:
     """What the page teaches about held-back text is right."""
