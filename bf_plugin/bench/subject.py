@@ -122,11 +122,11 @@ class SdkLoop:
 
 def _gateway(settings: dict[str, Any]) -> Any:
     from bf_plugin import Settings, mount
-    from bf_plugin.runtime.memory import settle
+    from bf_plugin.runtime.memory import freeze_loaded
 
     application = mount(host, settings=Settings(**settings))
     application.start()
-    settle()
+    freeze_loaded()
     return application
 
 

@@ -11,7 +11,7 @@ import click
 
 from bf_plugin.errors import BFError
 from bf_plugin.runtime.logs import configure
-from bf_plugin.runtime.memory import settle
+from bf_plugin.runtime.memory import freeze_loaded
 from bf_plugin.settings import Settings, load_settings
 from bf_plugin.web.mount import Application
 from bf_plugin.web.refusal import nothing_else
@@ -30,7 +30,7 @@ def serve(target: str | None, listen: str, threads: int) -> None:
         configure(settings.log_format)
         application = _application(target, settings)
         application.start()
-        settle()
+        freeze_loaded()
     except BFError as error:
         raise click.ClickException(str(error)) from None
     signal.signal(signal.SIGTERM, lambda *_: _leave(application))

@@ -9,7 +9,7 @@ import click
 
 from bf_plugin.errors import BFError, ConfigurationError
 from bf_plugin.runtime.logs import configure
-from bf_plugin.runtime.memory import settle
+from bf_plugin.runtime.memory import freeze_loaded
 from bf_plugin.settings import load_settings
 from bf_plugin.web.mount import Application
 from bf_plugin.web.refusal import nothing_else
@@ -34,7 +34,7 @@ def worker() -> None:
         configure(settings.log_format)
         application = Application(nothing_else, name=None, settings=settings, plugins=())
         application.start()
-        settle()
+        freeze_loaded()
     except BFError as error:
         raise click.ClickException(str(error)) from None
     click.echo("driving runs; SIGTERM hands them over")

@@ -1,1 +1,5 @@
-"""Plugins: hook specs, loading them, calling them, and what they are given. `run` and `usecases` call the hooks."""
+"""Plugins: the hook specs, loading plugins, calling their hooks, and what plugins are given.
+
+`usecases` and `run` call hooks through `calls`; `web.assembly` loads plugins. `hookspecs`, `context` and `toolbox` are
+for authors, who import them from `bf_plugin`.
+"""

@@ -1,4 +1,7 @@
-"""The only caller of hooks: one typed method per hook, each keeping a plugin's failure where it belongs."""
+"""The only caller of hooks: one typed method per hook. `usecases` and `run` call these, and no plugin directly.
+
+A plugin's failure stays where it belongs: each method says what it raises.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,7 @@ _log = get_logger(__name__)
 
 
 class Overdue(PluginError):
-    """A plugin's code takes longer than it may; `begun` is false if no thread was free to call it at all."""
+    """A plugin's code took longer than it may; `begun` is false if no thread was free to call it at all."""
 
     def __init__(self, plugin: str, message: str, *, begun: bool = True) -> None:
         super().__init__(plugin, message)
@@ -35,7 +38,7 @@ class Overdue(PluginError):
 class HookCalls:
     """Calls the hooks of the plugins in `manager`; what blocks runs in `workers`.
 
-    `timeout` bounds, in seconds, what no tool's time-out does: `on_end`, `on_stop`, an `on_delta` in a thread.
+    `timeout`, in seconds, is for calls without a tool's timeout: `on_end`, `on_stop`, an `on_delta` in a thread.
     """
 
     def __init__(self, manager: pluggy.PluginManager, workers: Workers, *, timeout: float = 60.0) -> None:
@@ -43,35 +46,35 @@ class HookCalls:
         self._hook = manager.hook
         self._workers = workers
         self._timeout = timeout
-        self._strays: set[asyncio.Future[Any]] = set()  # the loop itself holds tasks weakly
+        self._strays: set[asyncio.Future[Any]] = set()  # tasks nobody awaits: the loop itself holds them weakly
         deltas = manager.hook.on_delta.get_hookimpls()
         self.has_on_delta = bool(deltas)
-        """Whether any plugin wants deltas; if not, none of the delta methods need be called."""
+        """Whether any plugin has `on_delta`; if not, nobody needs to call the delta methods."""
         self.delta_in_thread = any(getattr(impl.function, IN_THREAD, False) for impl in deltas)
         """Whether `on_delta` may block, so that the loop must call `apply_delta`."""
 
     def before_run(self, draft: RunDraft) -> None:
-        """Let every plugin change the draft. Raises RunRejected, or PluginError for anything unplanned."""
+        """Let every plugin change the draft. Raises RunRejected, or PluginError for whatever else goes wrong."""
         self._hook.before_run(run=draft)
 
     def on_delta(self, run: Run, delta: Delta) -> None:
-        """Let every plugin change the text, in this thread. Raises StopRun, or PluginError for anything unplanned."""
+        """Let every plugin change the text, in this thread. Raises StopRun, or PluginError for whatever else."""
         self._hook.on_delta(run=run, delta=delta)
 
     async def apply_delta(self, run: Run, delta: Delta) -> None:
         """Call `on_delta` where its plugins want it: on the loop, or in a worker. Raises as `on_delta`."""
         if self.delta_in_thread:
             change = functools.partial(self.on_delta, run, delta)
-            await self._in_worker(Trail(run.id, run.request_id, run.app), self._timeout, change)
+            await self._in_worker(Trail.of(run), self._timeout, change)
         else:
             self.on_delta(run, delta)
 
     async def on_tool_call(self, run: Run, call: ToolCall) -> ToolResult:
         """Return the answer to a tool call; its output is the text for the model, whatever happened.
 
-        Takes `call.timeout` seconds at most, time in the queue for a thread included. Raises StopRun.
+        It takes `call.timeout` seconds at most, the wait for a free thread included. Raises StopRun.
         """
-        trail = Trail(run.id, run.request_id, run.app)
+        trail = Trail.of(run)
         try:
             return await self._answer(trail, run, call)
         except Overdue as error:
@@ -89,7 +92,7 @@ class HookCalls:
             await self._tell("on_end", run, functools.partial(self._hook.on_end, run=run, outcome=outcome))
 
     def on_stop(self, run: Run, reason: StopReason) -> None:
-        """Start to tell every plugin that the run was stopped; returns at once. To be called on the event loop."""
+        """Begin to tell every plugin that the run was stopped, and return at once. Call it on the event loop."""
         if self._hook.on_stop.get_hookimpls():
             told = self._tell("on_stop", run, functools.partial(self._hook.on_stop, run=run, reason=reason))
             self._keep(asyncio.get_running_loop().create_task(told))
@@ -130,14 +133,14 @@ class HookCalls:
         return answer if inspect.isawaitable(answer) else _written(trail, answer)
 
     def _tell(self, hook: str, run: Run, tell: Callable[[], object]) -> Coroutine[Any, Any, None]:
-        """Start to tell, in a worker; return what waits for the end of it."""
-        trail = Trail(run.id, run.request_id, run.app)
+        """Begin to call a hook in a worker; return a coroutine that waits for its end."""
+        trail = Trail.of(run)
         return self._heard(hook, trail, self._submit(trail, tell))
 
     async def _heard(self, hook: str, trail: Trail, future: Future[object]) -> None:
         try:
             await self._result(trail, future, self._timeout)
-        except PluginError as error:  # a hang: what plugins raise, the guards have logged
+        except PluginError as error:  # a hang; the guards have logged what plugins raised
             trail.log(_log).error("%s: %s", hook, error)
 
     async def _in_worker(self, trail: Trail, seconds: float, job: Callable[[], T]) -> T:
@@ -152,7 +155,7 @@ class HookCalls:
             return refused
 
     async def _result(self, trail: Trail, future: Future[T], seconds: float) -> T:
-        """Wait for a job; Overdue when it takes longer. If the waiting is cancelled, the job may still finish."""
+        """Wait for a job. Raises Overdue when it takes longer. If the wait is cancelled, the job may still finish."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + seconds
         waiter = asyncio.wrap_future(future)
@@ -174,9 +177,9 @@ class HookCalls:
         raise Overdue("none", f"not called in {seconds:g} s, all {self._workers.limit} threads are busy", begun=False)
 
     async def _awaited(self, trail: Trail, seconds: float, answer: Awaitable[T]) -> T:
-        """Await what a plugin returned; Overdue when it takes longer, even if it ignores being cancelled.
+        """Await what a plugin returned. Raises Overdue when that takes longer, even if it ignores being cancelled.
 
-        Then the message of its CancelledError is `timeout`, so that it knows this from the end of its run.
+        The message of its CancelledError is then `timeout`: the plugin can tell a timeout from the end of its run.
         """
         overdue = False
         task = asyncio.get_running_loop().create_task(_contained(trail, answer))
@@ -186,7 +189,7 @@ class HookCalls:
             overdue = True
         finally:
             if task.done():
-                self._forget(task)  # whoever waits may be cancelled by now
+                self._forget(task)  # the waiter may be cancelled by now
             else:
                 task.cancel("timeout" if overdue else None)
                 self._keep(task)
@@ -203,11 +206,11 @@ class HookCalls:
     def _forget(self, task: asyncio.Future[Any]) -> None:
         self._strays.discard(task)
         if not task.cancelled():
-            task.exception()  # marks it as seen: whoever waited has been told that it was late
+            task.exception()  # marks it as seen: the waiter has heard that it was late
 
 
 def _followed(trail: Trail, job: Callable[[], T]) -> T:
-    """Run a job that leaves its trail, in a worker thread."""
+    """Run a job in a worker thread, with the trail that guards write into."""
     token = CURRENT.set(trail)
     try:
         return job()
@@ -223,7 +226,7 @@ async def _contained(trail: Trail, answer: Awaitable[T]) -> T:
 
 
 def _written(trail: Trail, answer: object) -> ToolResult:
-    """Return an answer with its output written out; here, in a worker, since it may be large."""
+    """Return an answer with its output as text. Call it in a worker: the output may be large."""
     result = answer if isinstance(answer, ToolResult) else ToolResult(answer)
     with Edge(trail.plugin, "on_tool_call"):
         text = toolanswers.answer_text(result.output)
@@ -231,7 +234,7 @@ def _written(trail: Trail, answer: object) -> ToolResult:
 
 
 def _close_late(future: Future[Any]) -> None:
-    """Let go of what a job returns after nobody waits for it."""
+    """Close what a job returned when nobody waits for it any more."""
     if not future.cancelled() and future.exception() is None:
         _close(future.result())
 

@@ -1,7 +1,7 @@
-"""What a plugin's factory is called with: its settings, a store that outlives the process, a way onto the event loop.
+"""What a plugin's factory gets: its settings, a store that outlives the process, a way onto the event loop.
 
-`store`, `run_async` and `active_runs` are lent by a running mount. Where there is none, as under `bf-plugin plugins`,
-a plugin is loaded all the same, and only their use is an error; so a factory reads its settings, and hooks do the rest.
+A running mount lends `store`, `run_async` and `active_runs`. `bf-plugin plugins` loads plugins without one: then only
+their use is an error. So a factory reads its settings, and hooks do the rest.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ T = TypeVar("T")
 class PluginStore(Protocol):
     """A plugin's values in the journal: shared by all processes of a deployment, there after a restart, encrypted.
 
-    Keys are text, each plugin has its own. Values are what JSON can say. `ttl` is in seconds, None: for ever. The
-    calls block for a query, or until the write is committed: for request and worker threads. Raises ContextError on
-    the event loop and outside a running mount, JournalError when the database fails.
+    Keys are text, and each plugin has its own. Values are what JSON can say. `ttl` is in seconds, None: for ever. The
+    calls block for a query, or until the write is committed, so they are for request and worker threads. They raise
+    ContextError on the event loop and outside a running mount, JournalError when the database fails.
     """
 
     def get(self, key: str, default: Any = None) -> Any:
@@ -33,7 +33,7 @@ class PluginStore(Protocol):
         ...
 
     def put(self, key: str, value: Any, ttl: float | None = None) -> None:
-        """Keep a value, in place of what the key had."""
+        """Keep a value under the key, in place of an earlier one."""
         ...
 
     def increment(self, key: str, by: float = 1, ttl: float | None = None) -> float:
@@ -55,8 +55,8 @@ class RunAsync(Protocol):
     def __call__(self, coroutine: Coroutine[Any, Any, T], timeout: float | None = None) -> T:
         """Run `coroutine` on the loop, wait for it in this thread and return its result.
 
-        Raises what it raises; TimeoutError after `timeout` seconds, when it is cancelled; ContextError on the loop
-        itself, after the mount was closed and outside a running mount.
+        Raises whatever the coroutine raises; TimeoutError after `timeout` seconds, which cancels it; ContextError on
+        the loop itself, after the mount was closed, and outside a running mount.
         """
         ...
 
@@ -65,10 +65,10 @@ class RunAsync(Protocol):
 class PluginContext:
     """What a factory is called with.
 
-    `section` is the plugin's own part of the settings, the table `[plugins.NAME]` of the apps file, empty without one.
+    `section` is the plugin's own part of the settings: the table `[plugins.NAME]` of the apps file, empty without one.
     `settings` are those of the whole gateway, for engines and messengers. `store` keeps values over processes and
-    restarts, `run_async(coroutine, timeout)` runs a coroutine on the event loop, `active_runs()` tells how many runs
-    this process drives now or is about to; all three work in hooks, not in a factory.
+    restarts, `run_async(coroutine, timeout)` runs a coroutine on the event loop, `active_runs()` counts the runs that
+    this process drives or is about to drive. These three work in hooks, not in a factory.
     """
 
     name: str
@@ -86,7 +86,7 @@ _INSTEAD = {
 
 
 def refuse_on_loop(what: str) -> None:
-    """Raise ContextError in a thread that runs an event loop: waiting there would stop everything else on it."""
+    """Raise ContextError in a thread that runs an event loop: a wait there would stop everything else on it."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:
@@ -102,7 +102,7 @@ def checked_key(key: str) -> str:
 
 
 def expiry(ttl: float | None, now: float) -> float | None:
-    """Return when a value expires that is written at `now`. Raises ValueError for a time that is none."""
+    """Return when a value written at `now` expires. Raises ValueError for a `ttl` that is not above 0."""
     if ttl is None:
         return None
     if not 0 < ttl < math.inf:
@@ -113,17 +113,10 @@ def expiry(ttl: float | None, now: float) -> float | None:
 class _NoStore:
     """The store of a plugin that was loaded without being mounted."""
 
-    def get(self, key: str, default: Any = None) -> Any:
+    def _refuse(self, *_args: object, **_options: object) -> NoReturn:
         _nothing_runs("store")
 
-    def put(self, key: str, value: Any, ttl: float | None = None) -> None:
-        _nothing_runs("store")
-
-    def increment(self, key: str, by: float = 1, ttl: float | None = None) -> float:
-        _nothing_runs("store")
-
-    def delete(self, key: str) -> None:
-        _nothing_runs("store")
+    get = put = increment = delete = _refuse
 
 
 def _no_loop(coroutine: Coroutine[Any, Any, T], timeout: float | None = None) -> T:

@@ -1,4 +1,4 @@
-"""What installed distributions offer, found and loaded one by one: a broken one is an error of its own."""
+"""What installed distributions offer. `loading` finds and loads them one by one: a broken one fails alone."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Candidate:
         return normal(self.distribution or "") == CORE
 
     def load(self) -> Any:
-        """Import it. PluginError if that fails, or if its distribution is made for another version of bf_plugin."""
+        """Import it. Raises PluginError if that fails, or if its distribution needs another version of bf_plugin."""
         if self.entry is None:
             return self.given
         try:
@@ -96,12 +96,12 @@ def _choose(name: str, candidates: Sequence[Candidate], choice: str | None) -> C
 
 
 def normal(name: str) -> str:
-    """Return a distribution's name in the form in which spellings of it are equal (PEP 503)."""
+    """Return a distribution's name in the form that all its spellings share (PEP 503)."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def _incompatible(distribution: importlib.metadata.Distribution | None) -> str | None:
-    """Return why a distribution's requirement on us is not met. Installers see to that, but can be overruled."""
+    """Return why our version is not the one a distribution needs. Installers check that, but can be overruled."""
     ours = _our_version()
     for line in (distribution.requires if distribution and ours else None) or ():
         requirement = Requirement(line)

@@ -1,15 +1,16 @@
-"""What stands between pluggy and a plugin: every failure gets the plugin's name, agreed signals pass.
+"""The guards between pluggy and a plugin: each failure gets the plugin's name, agreed signals pass.
 
-pluggy is given a stand-in for each plugin, which holds its hook functions, each behind a guard.
+`loading` registers plugins here. pluggy sees a stand-in for each, which holds its hook functions behind guards.
 """
 
 from __future__ import annotations
 
 import functools
 import inspect
+import json
 from collections.abc import Callable, Generator
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from types import TracebackType
 from typing import Any, get_args
 
@@ -17,26 +18,31 @@ import pluggy
 
 from bf_plugin.errors import BFError, PluginError, RunRejected, StopRun
 from bf_plugin.plugins import hookspecs
-from bf_plugin.plugins.drafts import draft_problem
 from bf_plugin.runtime.logs import RunLogger, get_logger
-from bf_plugin.values import Delta, FinishReason, RunDraft
+from bf_plugin.runtime.tracecontext import trace_context
+from bf_plugin.values import Delta, FinishReason, Run, RunDraft
 
 HOOKS = ("before_run", "on_delta", "on_tool_call", "on_end", "on_stop")
 
 _SIGNALS: dict[str, type[BFError]] = {"before_run": RunRejected, "on_delta": StopRun, "on_tool_call": StopRun}
-_FORGIVING = frozenset({"on_end", "on_stop"})  # failures are logged here, so that the others are still called
+_FORGIVING = frozenset({"on_end", "on_stop"})  # the guard logs their failures, so that pluggy calls the others too
 
 _log = get_logger(__name__)
 
 
 @dataclass(slots=True)
 class Trail:
-    """Whose code a worker thread is in, so that a hang can be given a name."""
+    """Which plugin's code a thread is in, and for which run: a hang gets a name by it."""
 
     run_id: str
     request_id: str
     app: str
     plugin: str = "unknown"
+
+    @classmethod
+    def of(cls, run: Run) -> Trail:
+        """Return the trail of a hook call that is about to begin."""
+        return cls(run.id, run.request_id, run.app)
 
     def log(self, log: RunLogger) -> RunLogger:
         """Return `log` with the ids of the run this is about."""
@@ -48,7 +54,7 @@ CURRENT: ContextVar[Trail | None] = ContextVar("bf_plugin_trail", default=None)
 
 
 class StandIn:
-    """What pluggy sees of a plugin; `plugin` is the thing itself."""
+    """What pluggy sees of a plugin; `plugin` is the plugin itself."""
 
     def __init__(self, plugin: object) -> None:
         self.plugin = plugin
@@ -170,7 +176,7 @@ def _finished(resume: Callable[[Any], object], value: object) -> Any:
 
 
 class Edge:
-    """Leaving a plugin's code: what it raised gets its name, what it may not change is as it was."""
+    """Checks what leaves a plugin's code: errors get its name, what it may not change must be as before."""
 
     __slots__ = ("args", "before", "hook", "name")
 
@@ -224,3 +230,29 @@ def _fixed(value: object) -> object:
     if isinstance(value, RunDraft):
         return value.id, value.thread_id, value.app, value.request_id, value.stream, value.new_thread
     return None
+
+
+def draft_problem(draft: RunDraft) -> str | None:
+    """Return what is wrong with a draft (`tools.0.name: Field required`), None if nothing is.
+
+    The text leaves the values out, since it is for the log.
+    """
+    from pydantic import ValidationError
+
+    try:
+        _draft_validator().validate_python({field.name: getattr(draft, field.name) for field in fields(draft)})
+        json.dumps(asdict(draft), allow_nan=False)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+    except (TypeError, ValueError, RecursionError) as error:
+        return f"not JSON: {error}"
+    trace = (draft.traceparent, draft.tracestate)
+    return None if trace_context(*trace) == trace else "traceparent, tracestate: not as W3C Trace Context has them"
+
+
+@functools.cache
+def _draft_validator() -> Any:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(RunDraft)

@@ -21,19 +21,19 @@ T = TypeVar("T")
 
 
 class Lease:
-    """How long plugins may use what they were lent, and the loop among it; for one mount, in one process."""
+    """Says whether plugins may still use what they were lent, and lends the loop. One for each mount and process."""
 
     def __init__(self, loop: LoopThread) -> None:
         self._loop = loop
         self._pid = os.getpid()
         self.count: Callable[[], int] | None = None
-        """What counts the runs under way; there once runs can be."""
-        self._lock = threading.Lock()  # guards what follows: nothing may begin to wait behind `close`
+        """Counts the runs under way; None until runs can start."""
+        self._lock = threading.Lock()  # guards what follows: no wait may begin after `close`
         self._waiting: set[Future[Any]] = set()
         self._closed = False
 
     def close(self) -> None:
-        """Lend nothing any more; whoever waits for a coroutine gets ContextError."""
+        """End the lease: whoever waits for a coroutine gets ContextError."""
         with self._lock:
             self._closed = True
             waiting = list(self._waiting)
@@ -41,7 +41,7 @@ class Lease:
             future.cancel()
 
     def check(self, what: str) -> None:
-        """Raise ContextError where `what` cannot be used now, or not in this thread."""
+        """Raise ContextError when `what` cannot be used now, or not in this thread."""
         refuse_on_loop(what)
         self._check_open(what)
 
@@ -54,7 +54,7 @@ class Lease:
             raise ContextError(f"context.{what} was called after the plugin was closed")
 
     def active_runs(self) -> int:
-        """Return how many runs this process drives or is about to. Any thread, the loop too: it does not wait."""
+        """Return how many runs this process drives or is about to drive. Any thread may ask: this does not block."""
         self._check_open("active_runs")
         if self.count is None:
             raise ContextError("context.active_runs was called before the gateway was up: use it in hooks")
@@ -74,7 +74,7 @@ class Lease:
             raise ContextError("context.run_async: the coroutine was cancelled, as when the plugin is closed") from None
         except FutureTimeoutError:
             if future.done():
-                return future.result()  # it came after all, or the error is its own
+                return future.result()  # the result came after all, or the TimeoutError is the coroutine's own
             future.cancel()
             raise TimeoutError(f"the coroutine took longer than {timeout:g} s") from None
         finally:

@@ -1,4 +1,4 @@
-"""Loading plugins, engines and messengers: defaults, installed ones, given ones; and the report on each."""
+"""Loading plugins, engines and messengers: the defaults, the installed ones, the given ones; and a report on each."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class PluginReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plugins:
-    """All that was loaded for one mount. Engines by provider name, messengers by URL scheme."""
+    """Everything that was loaded for one mount. Engines by provider name, messengers by URL scheme."""
 
     manager: pluggy.PluginManager = field(repr=False)
     engines: Mapping[str, Engine]
@@ -258,7 +258,7 @@ class _Loader:
 
 
 def is_factory(thing: object) -> bool:
-    """Tell whether something makes a plugin when it is called, and is none itself."""
+    """Tell whether something makes a plugin when it is called, and is no plugin itself."""
     return callable(thing) and (inspect.isclass(thing) or not guards.implementations(guards.new_manager(), thing))
 
 

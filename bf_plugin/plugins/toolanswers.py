@@ -15,8 +15,8 @@ class NotJSON(ValueError):
 def answer_text(output: object) -> str:
     """Return the text that stands for a tool's output: a str as it is, all else as JSON.
 
-    Beyond plain JSON, what pydantic can write is fine: dataclasses, models, dates, decimals, sets. Raises NotJSON, for
-    NaN and infinity too, which no JSON reader needs to take.
+    pydantic writes what is not plain JSON: dataclasses, models, dates, decimals, sets. Raises NotJSON for the rest, and
+    for NaN and infinity, which no JSON reader needs to take.
     """
     try:
         text = output if isinstance(output, str) else json.dumps(output, default=_plain, ensure_ascii=False, **_EXACT)

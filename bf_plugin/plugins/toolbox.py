@@ -53,7 +53,7 @@ class Toolbox:
     ) -> Callable[[Function], Function]:
         """Make a tool of the decorated function, sync or async; the function itself stays as it is.
 
-        `timeout` is in seconds, default the operator's. `idempotent` says that it may run again when a crash hid its
+        `timeout` is in seconds; the default is the operator's. An `idempotent` tool may run again when a crash hid its
         result. `name` and `description` replace those of the function. Raises ValueError for a name that is taken or
         that no provider takes, TypeError for a signature a model cannot call.
         """
@@ -110,12 +110,12 @@ class Toolbox:
 
 
 def _result(answer: object) -> ToolResult:
-    """Make an answer of whatever the function returned: None is one too, and not "somebody else's"."""
+    """Return the answer in what a function returned: None is an answer too, and not "somebody else's call"."""
     return answer if isinstance(answer, ToolResult) else ToolResult(answer)
 
 
 class _Later:
-    """The result of an async tool. If nobody comes to await it, closing it closes what the tool returned."""
+    """The result of an async tool. Closing it, where nobody awaits it, closes what the tool returned."""
 
     def __init__(self, answer: Awaitable[object]) -> None:
         self._answer = answer

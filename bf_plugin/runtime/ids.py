@@ -1,6 +1,6 @@
-"""Names for threads, runs and browser tool calls.
+"""Ids of threads, runs and browser tool calls.
 
-They are capabilities: whoever knows a thread id and a run id may stop the run, so each holds 168 random bits.
+They are capabilities: whoever knows a thread id and a run id may stop the run. So each holds 168 random bits.
 Run ids may be logged, thread ids and tool call ids never.
 """
 

@@ -1,8 +1,8 @@
 """Logging that carries run and request ids and no secret.
 
-Library code logs through `get_logger(...)`. What it hands to `logging` is final text: arguments are formatted in and
-tracebacks written out before redaction, so that no handler of any gateway can see a raw value. Nothing global is
-configured, but for `configure()`, which the command line calls in processes of our own.
+All rooms log through `get_logger(...)`. It hands final text to `logging`: arguments are formatted in and tracebacks
+written out before redaction, so that no handler of any gateway can see a raw value. Only `configure()` changes anything
+global; the command line calls it, in processes of our own.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._:+/=@-]{1,128}")
 
 
 def redact(text: str, secrets: Iterable[str] = ()) -> str:
-    """Return `text` without `secrets` (also as JSON, repr or a URL write them) and without all that looks like one."""
+    """Return `text` without `secrets`, in any form that `conceal` knows, and without whatever looks like one."""
     text = conceal(text, secrets)
     for pattern, replacement in _PATTERNS:
         text = pattern.sub(replacement, text)
@@ -87,10 +87,10 @@ def request_id(header: str | None) -> str:
 
 @dataclass(frozen=True, slots=True)
 class RunLogger:
-    """A logger bound to ids and to the secrets that are at hand where it is used.
+    """A logger bound to ids, and to the secrets that it must not show.
 
-    Its records have `run_id`, `request_id` and `text` (the message without the ids, for structured handlers); their
-    message ends with the ids, so that they are there under every format.
+    Its records have `run_id`, `request_id` and `text`, the message without the ids, for structured handlers. Their
+    message ends with the ids, so that every format shows them.
     """
 
     logger: logging.Logger
@@ -101,7 +101,7 @@ class RunLogger:
     def bind(
         self, *, run_id: str | None = None, request_id: str | None = None, secrets: Iterable[str | None] = ()
     ) -> RunLogger:
-        """Return a logger with these ids and, besides the secrets it knows, these (None and empty ones are skipped)."""
+        """Return a logger with these ids, and with these secrets too (it skips None and empty ones)."""
         return RunLogger(
             self.logger,
             run_id or self.run_id,

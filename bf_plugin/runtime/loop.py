@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 class LoopThread:
-    """Runs an asyncio loop. Request threads hand work over with `run` and `call`; nobody else touches the loop."""
+    """Runs an asyncio loop. Other threads hand it work with `run` and `call`, and touch it in no other way."""
 
     def __init__(self) -> None:
         self._loop = _new_loop()
@@ -59,7 +59,7 @@ class LoopThread:
             try:
                 return self._loop.run_forever()
             except (KeyboardInterrupt, SystemExit) as error:
-                # Asyncio lets these out of a task. Who awaits it gets them too; the other runs must not stand still.
+                # asyncio lets these out of a task. Its waiter gets them too, and the other runs must not stand still.
                 get_logger(__name__).error("%s was raised on the event loop", type(error).__name__, error=error)
                 if self._closing:  # the loop may have forgotten that it was to stop
                     return None
@@ -79,12 +79,12 @@ def _new_loop() -> asyncio.AbstractEventLoop:
 
 
 async def settled(future: Future[T]) -> T:
-    """Await a write of the journal. If the caller is cancelled it still happens: it may be committed already."""
+    """Await a write of the journal. It happens even if the caller is cancelled: it may be committed already."""
     return await unbroken(asyncio.wrap_future(future))
 
 
 async def unbroken(future: asyncio.Future[T]) -> T:
-    """Await a future that goes on when its caller is cancelled; how it ends then is nobody's to hear."""
+    """Await a future that goes on when its caller is cancelled; its error is then dropped in silence."""
     future.add_done_callback(_heard)
     return await asyncio.shield(future)
 

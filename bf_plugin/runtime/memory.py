@@ -1,18 +1,18 @@
-"""What a process of our own does about its memory."""
+"""The garbage collector in a process of our own: `serve`, `worker` and `bench` call this once they are up."""
 
 from __future__ import annotations
 
 import gc
 
 _YOUNG = 10_000
-"""How many new objects are looked through at a time. A run's messages leave no cycles, so there is little to find."""
+"""How many new objects the collector waits for. A run's messages leave no cycles, so it would find little sooner."""
 
 
-def settle() -> None:
+def freeze_loaded() -> None:
     """Take what is loaded by now out of the garbage collector's sight.
 
-    Else it looks through some 300,000 objects (the SDK's types, mostly) again and again, a quarter of a second at a
-    time, in which every run stands still. For processes of our own only: it is the whole process's matter.
+    Otherwise it looks through some 300,000 objects (the SDK's types, mostly) again and again. Each time takes a quarter
+    of a second, in which every run stands still. Only for processes of our own, because it affects the whole process.
     """
     gc.collect()
     gc.freeze()

@@ -1,7 +1,7 @@
 """The trace that a request belongs to, in the two headers of W3C Trace Context (https://www.w3.org/TR/trace-context/).
 
-They are carried: from the request into the run's record, where hooks find them, and from there to the provider. Nothing
-here makes spans; a plugin that does puts the trace context of its own span in their place.
+We carry them from the request into the run's record, where hooks find them, and from there to the provider. We make no
+spans; a plugin that does puts the trace context of its own span in their place.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ NO_TRACE = TraceContext()
 
 
 def trace_context(traceparent: str | None, tracestate: str | None) -> TraceContext:
-    """Return what two headers say. What is malformed is as if it were not there, as the recommendation demands.
+    """Return what two headers say. A malformed one counts as absent, as the recommendation demands.
 
-    A `traceparent` of a later version is brought down to version 00, the one that is written here.
+    A `traceparent` of a later version becomes one of version 00, the only version that we write.
     """
     found = _PARENT.fullmatch((traceparent or "").strip(" \t"))
     if found is None or (found["version"] == "00" and found["more"]):

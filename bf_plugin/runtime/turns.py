@@ -1,4 +1,4 @@
-"""A queue in which whoever waits takes turns with the others, however much each has put in."""
+"""A fair queue, for worker threads and connections: owners take turns, however much each has put in."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ T = TypeVar("T")
 
 
 class Turns(Generic[T]):
-    """Things that wait, first in first out for each owner (an app, mostly), one owner after the other among them.
+    """Things that wait: first in, first out for each owner (an app, mostly), and one owner after the other.
 
-    Not for several threads at once: who shares it holds a lock.
+    It has no lock: threads that share it hold their own.
     """
 
     def __init__(self) -> None:

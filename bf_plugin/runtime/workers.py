@@ -1,4 +1,4 @@
-"""Bounded pools of threads for code that blocks and is not ours: hooks, tools, calls of the host app."""
+"""Bounded pools of threads for blocking code that is not ours: hooks, tools, calls of the host app."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ T = TypeVar("T")
 class Workers:
     """A pool of daemon threads that survives jobs which never come back.
 
-    `concurrent.futures` would do, but for two things: its threads are joined when the interpreter exits, so one stuck
-    tool would keep the server from stopping, and a stuck thread is lost to it for ever. Here a job can be abandoned:
-    its thread is counted lost and another may take its place, up to `lost_limit`; then jobs queue. A lost thread that
-    comes back after all is welcome again.
+    `concurrent.futures` would do, but for two things. The interpreter joins its threads at the exit, so one stuck tool
+    would keep the server from stopping; and a stuck thread is lost to it for ever. Here a job can be abandoned: its
+    thread counts as lost and another may take its place, up to `lost_limit`; after that, jobs queue. A lost thread that
+    comes back works on.
     """
 
     def __init__(self, name: str, *, limit: int, lost_limit: int = 32) -> None:
@@ -37,7 +37,7 @@ class Workers:
     def submit(self, function: Callable[..., T], *args: Any, owner: str = "") -> Future[T]:
         """Call `function(*args)` in one of the threads, as soon as one is free and it is its owner's turn.
 
-        RuntimeError after `close`.
+        Raises RuntimeError after `close`.
         """
         future: Future[T] = Future()
         with self._changed:
@@ -49,7 +49,7 @@ class Workers:
         return future
 
     def abandon(self, future: Future[Any]) -> None:
-        """Stop waiting for a job: drop it if it still queues, else count its thread lost until it comes back."""
+        """Give up on a job: drop it if it still queues, else count its thread as lost until it comes back."""
         if future.cancel():
             return
         with self._changed:
@@ -73,7 +73,7 @@ class Workers:
         return self.lost > self.lost_limit
 
     def close(self) -> None:
-        """Take no more jobs, drop those that queue, let idle threads go. Waits for none."""
+        """Take no more jobs, drop those that queue, let idle threads end. It waits for no thread."""
         with self._changed:
             self._closed = True
             dropped = [self._jobs.take()[0] for _ in range(len(self._jobs))]
@@ -102,7 +102,7 @@ class Workers:
             del job, future, function, args  # an idle thread keeps nothing alive
 
     def _take(self) -> tuple[Future[Any], Callable[..., Any], tuple[Any, ...]] | None:
-        """Wait for a job; None when this thread is one too many, because a lost one came back, or at the end."""
+        """Wait for a job. Returns None when this thread is one too many, as a lost one came back, and after `close`."""
         with self._changed:
             while not self._jobs and not self._closed and self._alive <= self._capacity():
                 self._idle += 1
@@ -119,7 +119,7 @@ class Workers:
 def _fulfil(future: Future[Any], function: Callable[..., Any], args: tuple[Any, ...]) -> None:
     try:
         result = function(*args)
-    except BaseException as error:  # as in concurrent.futures: it belongs to the one who waits
+    except BaseException as error:  # as in concurrent.futures: the waiter gets it
         future.set_exception(error)
         del future  # else exception, frame and future would keep each other alive
     else:
@@ -129,7 +129,7 @@ def _fulfil(future: Future[Any], function: Callable[..., Any], args: tuple[Any, 
 def done_within(seconds: float, function: Callable[[], object]) -> bool:
     """Call what may hang in a thread of its own; return whether it was done in time.
 
-    At the exit of an interpreter no thread can be started (Python 3.12 and newer): then it is called here.
+    Python 3.12 and newer start no thread at the exit of the interpreter: then this thread calls it.
     """
     thread = threading.Thread(target=function, name="bf-closing", daemon=True)
     try:
