@@ -1,4 +1,4 @@
-"""Which process drives a run. `runs` hands runs over to a dispatcher and signals to their drivers."""
+"""Which process drives a run. The use cases hand runs to a dispatcher, which starts drivers and brings them signals."""
 
 from __future__ import annotations
 

@@ -124,7 +124,7 @@ def test_no_module_is_named_like_a_package_we_depend_on() -> None:
 STILL_NAMED_LIKE_ONE = {
     "dispatch.procrastinate",
     "gateway.messengers.http",
-    "testing.gateway.requests",
+    "testing.gateway.bodies",
     "usecases.inspect",
 }
 

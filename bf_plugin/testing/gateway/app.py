@@ -12,9 +12,9 @@ from urllib.parse import parse_qs
 
 from bf_plugin.errors import RequestError
 from bf_plugin.testing.events import text_of
+from bf_plugin.testing.gateway.bodies import error_body, parse_actions, parse_body, parse_channels
 from bf_plugin.testing.gateway.faults import Fault, Faults, Kind
 from bf_plugin.testing.gateway.record import Attempt, Record
-from bf_plugin.testing.gateway.requests import error_body, parse_actions, parse_body, parse_channels
 from bf_plugin.testing.gateway.sse import Channels
 
 if TYPE_CHECKING:
