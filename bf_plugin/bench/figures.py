@@ -1,14 +1,13 @@
-"""Each figure: what is done, what is measured, against what, and what it should be."""
+"""All figures: what is done for each, what is measured, against what, and what it should be."""
 
 from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
 
 from bf_plugin.bench.control import quantiles
+from bf_plugin.bench.figure import Effort, Figure
 from bf_plugin.bench.history import multiply
 from bf_plugin.bench.load import Load
 from bf_plugin.bench.rig import Process, Rig
@@ -17,45 +16,6 @@ from bf_plugin.bench.window import SETTLE, gateway_window, loop_window
 _TURN = 0.1
 """Seconds for which a server is asked until it is the other's turn."""
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Figure:
-    """One measured value with its target. `raw` has what it was made of; `met` is None where there is no target."""
-
-    name: str
-    pace: str
-    value: float
-    unit: str
-    spread: tuple[float, float] | None = None
-    target: float | None = None
-    raw: Any = field(default=None, repr=False)
-
-    @property
-    def met(self) -> bool | None:
-        """Whether the target is met."""
-        return None if self.target is None else self.value <= self.target
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Effort:
-    """How much is measured: how often, how many seconds, with how many streams; the frontier, the soak, the past."""
-
-    repetitions: int
-    streams: int = 50
-    seconds: float
-    frontier: Sequence[int]
-    soak_seconds: float
-    history: Sequence[int]
-
-
-QUICK = Effort(repetitions=1, seconds=3.0, frontier=(50, 200), soak_seconds=15.0, history=(1, 1_000))
-FULL = Effort(
-    repetitions=5,
-    seconds=10.0,
-    frontier=(10, 25, 50, 100, 200, 500, 1000),
-    soak_seconds=600.0,
-    history=(1, 100, 100_000),
-)
 
 Measure = Callable[[Rig, Effort], Iterator[Figure]]
 

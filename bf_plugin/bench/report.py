@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from bf_plugin.bench.figures import Figure
+from bf_plugin.bench.figure import Figure
 
 _PARTS = ("bf_plugin", "openai", "aiohttp", "uvloop", "SQLAlchemy")
 

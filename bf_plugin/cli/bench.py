@@ -8,7 +8,8 @@ from dataclasses import replace
 import click
 import msgspec
 
-from bf_plugin.bench.figures import FIGURES, FULL, QUICK, Figure
+from bf_plugin.bench.figure import FULL, QUICK, Figure
+from bf_plugin.bench.figures import FIGURES
 from bf_plugin.bench.report import as_json, line
 from bf_plugin.bench.rig import BenchError, Rig
 

@@ -12,7 +12,8 @@ import requests
 from click.testing import CliRunner
 from sqlalchemy import create_engine, func, select
 
-from bf_plugin.bench.figures import FIGURES, Effort, Figure
+from bf_plugin.bench.figure import Effort, Figure
+from bf_plugin.bench.figures import FIGURES
 from bf_plugin.bench.history import multiply
 from bf_plugin.bench.report import line
 from bf_plugin.bench.rig import BenchError, Rig
