@@ -90,6 +90,13 @@ def test_every_room_is_introduced(room: str) -> None:
     assert [row for row in rows("The picture") if row[0].strip("`") == room], f"{room} is not in the table"
 
 
+def test_the_arrows_between_rooms_are_documented() -> None:
+    """A new one is a decision. The two lowest floors are left out: any room may import from them."""
+    lowest = {room for layer in LAYERS[-2:] for room in layer}
+    told = {row[0].strip("`"): set(re.findall(r"`(\w+)`", row[2])) for row in rows("The picture")}
+    assert told == {room: below - lowest for room, below in arrows().items() if room != "bf_plugin"}
+
+
 # sizes ---------------------------------------------------------------------------------------------------------------
 
 
