@@ -10,7 +10,7 @@ from bf_plugin.journal import Ending, RunRecord
 from bf_plugin.journal.states import ENDED, QUEUED
 from bf_plugin.journal.vault import Unreadable
 from bf_plugin.run.driver import Drive, Parts
-from bf_plugin.run.endings import request_error
+from bf_plugin.run.ending import request_error
 from bf_plugin.run.ticket import Ticket
 from bf_plugin.runtime.logs import get_logger
 from bf_plugin.runtime.loop import LoopThread
@@ -148,7 +148,7 @@ class Drives:
             drive = Drive(record, self._parts, ticket=ticket, promoted=self._promote)
         except Exception as error:
             self._log.bind(run_id=record.id).error("cannot be driven: %s", error, error=error)
-            ticket.fail(request_error(error, operator_key=False))
+            ticket.fail(request_error(error))
             return self._ended(record.id)
         ticket.released.add_done_callback(lambda _: self._loop.call(drive.release))
         ticket.when_answered(lambda: self._loop.call(self._release_soon, ticket))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple
 
 from bf_plugin.errors import JournalError
@@ -177,3 +177,8 @@ class ThreadBusy(JournalError):
 
 class UnknownThread(JournalError):
     """The app has no such thread."""
+
+
+def shared(source: object, target: type) -> dict[str, Any]:
+    """Return what `source` has of the fields of a dataclass, by name: one value on its way into another."""
+    return {one.name: getattr(source, one.name) for one in fields(target) if hasattr(source, one.name)}

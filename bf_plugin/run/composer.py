@@ -1,21 +1,25 @@
-"""Making messages of what a run says: its numbers, seqs and offsets, and what plugins make of its text.
+"""What one run has said: its messages, with their numbers, seqs and offsets, and what plugins make of its text.
 
-Called by the outbox only. A message is composed, sealed in the journal, and only then kept as said; so a message that
-could not be sealed leaves no trace, and its numbers are free for what follows.
+The outbox composes a message, seals it in the journal, and only then keeps it as said. A message that could not be
+sealed leaves no trace, and its numbers are free for what follows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from bf_plugin.engines.port import Cursor
 from bf_plugin.errors import BFError
 from bf_plugin.gateway import events
 from bf_plugin.journal.records import Sealed, Source
 from bf_plugin.plugins.calls import HookCalls
-from bf_plugin.run.cursors import raw_texts
 from bf_plugin.values import Delta, Run
+
+MESSAGE_TEXT = 65_536
+"""Characters of text one message may carry, in several deltas; the rest goes with the next."""
 
 PartKey = tuple[int, tuple[int, int]]
 """Which part of the provider's text: step number, and (output, content) indexes in its response."""
@@ -23,6 +27,8 @@ PartKey = tuple[int, tuple[int, int]]
 
 class NotReplayable(BFError):
     """What plugins make of a run's text after a takeover is not what was sent before."""
+
+    code = "hook_not_replayable"
 
 
 @dataclass(slots=True)
@@ -59,7 +65,10 @@ Entry = Text | Event | Action | Final
 
 @dataclass(slots=True)
 class Draft:
-    """A message in the making; `message` once it is made, None if there was nothing to say."""
+    """A message in the making. `message` is None if there was nothing to say.
+
+    `numbered` is false when it holds a bare action: a page knows events again by their seq, and an action has none.
+    """
 
     seq: int
     offset: int
@@ -68,23 +77,23 @@ class Draft:
     sources: list[Source] = field(default_factory=list)
     answers_at: list[int] = field(default_factory=list)
     message: Sealed | None = None
-
     ends: bool = False
     numbered: bool = True
-    """Whether all it says has a seq, by which a page knows it again: a bare action has none."""
 
 
 class Composer:
-    """What one run has said, and how it says more."""
+    """What one run has said, and how it says more. `ended` tells whether its `end` is sealed.
+
+    `answers` counts the steps that are closed by an announcement of tool calls; the text after it is a new answer.
+    """
 
     def __init__(self, *, run: Run, hooks: HookCalls, action_name: str, style: str) -> None:
         self._run = run
         self._hooks = hooks
         self._action_name = action_name
         self._style = style
-        self._number = self._seq = self._offset = 0
+        self._number = self._seq = self._offset = self._answer_at = 0
         self._said: list[str] = []
-        self._answer_at = 0
         self._held: list[Source] = []
         self._known = ""
         self._asked: set[str] = set()
@@ -93,7 +102,7 @@ class Composer:
 
     @property
     def begun(self) -> bool:
-        """Whether anything is sealed."""
+        """Tell whether anything is sealed."""
         return self._number > 0
 
     @property
@@ -123,9 +132,9 @@ class Composer:
             self._number, self._seq, self._offset = row.number, max(self._seq, row.last_seq), row.end_offset
 
     async def replay(self, rows: Sequence[Sealed]) -> None:
-        """Show plugins the text they have seen before, in the same pieces, so that they know what they knew.
+        """Show plugins the text they have seen before, in the same pieces, so that they have the same state again.
 
-        Raises NotReplayable when they make something else of it now, and what they raise themselves.
+        Raises NotReplayable when they change it in another way now, and whatever they raise themselves.
         """
         if not self._hooks.has_on_delta:
             return
@@ -135,14 +144,18 @@ class Composer:
             raise NotReplayable("plugins let go of more text after a takeover than before it")
 
     async def compose(self, entries: Sequence[Entry], *, deliver: bool, closing: bool) -> Draft:
-        """Return a message that says `entries`. Plugins have no say in what closes a run.
+        """Return a message that says `entries`. Plugins are not asked about the text that closes a run.
 
-        Raises what `on_delta` raises, and NotReplayable.
+        Raises whatever `on_delta` raises, and NotReplayable.
         """
         draft = Draft(seq=self._seq, offset=self._offset)
         for entry in entries:
             if isinstance(entry, Text):
-                await self._add_text(draft, entry, closing)
+                raw = events.well_formed("".join(entry.pieces))
+                text = await self._shaped_and_new(raw, final=False, closing=closing)
+                kept = raw if self._hooks.has_on_delta else None
+                draft.sources.append(Source(entry.part[0], entry.sequence, entry.part[1], len(raw), kept))
+                self._say(draft, text)
             elif isinstance(entry, Final):
                 self._say(draft, await self._shaped_and_new("", final=True, closing=closing))
             elif isinstance(entry, Event):
@@ -150,10 +163,18 @@ class Composer:
             else:
                 draft.actions.append(entry.action)
                 draft.numbered = False
-        if draft.actions:
-            draft.message = self._message(draft, deliver)
-        else:
+        if not draft.actions:
             self._held += draft.sources
+            return draft
+        draft.message = Sealed(
+            number=self._number + 1,
+            first_seq=self._seq + 1,
+            last_seq=draft.seq,
+            end_offset=draft.offset,
+            body=events.encode_message(draft.actions),
+            sources=[*self._held, *draft.sources],
+            deliver=deliver,
+        )
         return draft
 
     def keep(self, draft: Draft, message: Sealed) -> None:
@@ -164,25 +185,6 @@ class Composer:
         self._said += draft.text
         self.ended = draft.ends
         self._held.clear()
-
-    def _message(self, draft: Draft, deliver: bool) -> Sealed:
-        return Sealed(
-            number=self._number + 1,
-            first_seq=self._seq + 1,
-            last_seq=draft.seq,
-            end_offset=draft.offset,
-            body=events.encode_message(draft.actions),
-            sources=[*self._held, *draft.sources],
-            deliver=deliver,
-        )
-
-    async def _add_text(self, draft: Draft, entry: Text, closing: bool) -> None:
-        raw = events.well_formed("".join(entry.pieces))
-        text = await self._shaped_and_new(raw, final=False, closing=closing)
-        step, part = entry.part
-        kept = raw if self._hooks.has_on_delta else None
-        draft.sources.append(Source(step, entry.sequence, part, len(raw), kept))
-        self._say(draft, text)
 
     def _say(self, draft: Draft, text: str) -> None:
         for piece in events.pieces(text) if text else ():
@@ -221,3 +223,39 @@ class Composer:
     def _mark_answer(self, position: int) -> None:
         self._answer_at = position
         self.answers += 1
+
+
+def take(pending: deque[Entry]) -> list[Entry]:
+    """Take what the next message carries: everything that waits, up to a bound on its text."""
+    taken: list[Entry] = []
+    room = MESSAGE_TEXT
+    while pending and room > 0:
+        entry = pending.popleft()
+        room -= entry.size if isinstance(entry, Text) else 0
+        taken.append(entry)
+    return taken
+
+
+def cursor_of(rows: Sequence[Sealed], step: int) -> Cursor:
+    """Return the cursor of a step behind the messages of its run."""
+    sequence = -1
+    texts: dict[tuple[int, int], str] = {}
+    for row in rows:
+        for source, text in raw_texts(row):
+            if source.step == step:
+                part = (source.part[0], source.part[1])
+                texts[part] = texts.get(part, "") + text
+                sequence = max(sequence, source.sequence)
+    return Cursor(sequence=sequence, texts=texts)
+
+
+def raw_texts(row: Sealed) -> Iterator[tuple[Source, str]]:
+    """Yield the stretches of the provider's text behind a message, each with its text.
+
+    Where no plugin had a say that is what the message says, cut at the lengths of the stretches.
+    """
+    said = "".join(event["content"] for event in events.events_in(row.body) if event["type"] == "delta")
+    position = 0
+    for source in row.sources:
+        yield source, said[position : position + source.length] if source.text is None else source.text
+        position += source.length

@@ -14,16 +14,15 @@ from bf_plugin.gateway import events
 from bf_plugin.gateway.messengers.port import Messenger
 from bf_plugin.items import Item
 from bf_plugin.journal import Ending, Journal, RunEnded, RunRecord
-from bf_plugin.journal.records import Sealed
+from bf_plugin.journal.records import Sealed, shared
 from bf_plugin.journal.states import ENDED
 from bf_plugin.journal.steps import CallRecord
 from bf_plugin.plugins.calls import HookCalls
-from bf_plugin.run.closing import Closing
 from bf_plugin.run.composer import Composer
-from bf_plugin.run.delivery import Delivery
-from bf_plugin.run.endings import RunFailed, ending_of, is_expected, request_error
-from bf_plugin.run.outbox import Outbox
+from bf_plugin.run.ending import Closing, RunFailed, ending_of, is_expected, request_error
+from bf_plugin.run.outbox import Delivery, Outbox
 from bf_plugin.run.pace import Pace
+from bf_plugin.run.provider import Provider
 from bf_plugin.run.steps import StepRunner
 from bf_plugin.run.ticket import Ticket
 from bf_plugin.run.toolcalls import ToolCalls
@@ -53,68 +52,71 @@ class Parts:
 class Drive:
     """Drives one run. `run` is its task; `stop`, `answered` and `release` are its signals, called on the loop.
 
-    `promoted` is told which queued run starts when this one has ended. A run in a later epoch than its first may have
-    been driven by another process before: this one goes on where that was.
+    `epoch` tells which of the run's drivers this is: a later one than the first goes on where an earlier one, in
+    another process, was. `promoted` is told which queued run starts when this one has ended.
     """
 
     def __init__(
-        self,
-        record: RunRecord,
-        parts: Parts,
-        *,
-        ticket: Ticket,
-        promoted: Callable[[RunRecord], None],
+        self, record: RunRecord, parts: Parts, *, ticket: Ticket, promoted: Callable[[RunRecord], None]
     ) -> None:
+        spec, journal, hooks, settings = record.spec, parts.journal, parts.hooks, parts.settings
+        self.epoch = record.epoch
         self._record = record
-        self._parts = parts
+        self._messages = journal.log
+        self._settings = settings
         self._ticket = ticket
-        self._run = run_of(record)
+        self._run = run = run_of(record)
         secrets = (record.secrets.app_key, record.secrets.provider_key) if record.secrets else ()
-        self._log = get_logger(__name__, secrets=secrets).bind(run_id=record.id, request_id=record.spec.request_id)
+        self._log = log = get_logger(__name__, secrets=secrets).bind(run_id=record.id, request_id=spec.request_id)
         self._work: asyncio.Future[Ending] | None = None
         self._interruption: Exception | None = None
         self._stop_reason: StopReason | None = None
         self._expiring: asyncio.Future[None] | None = None
         self._content: Sequence[Mapping[str, Any]] = ()
-        self._composer = Composer(
-            run=self._run,
-            hooks=parts.hooks,
-            action_name=record.spec.action_name,
-            style=parts.settings.event_style,
+        messenger = parts.messenger(record) if spec.channels else None
+        self._composer = composer = Composer(
+            run=run, hooks=hooks, action_name=spec.action_name, style=settings.event_style
         )
-        self._outbox = self._new_outbox()
+        self._outbox = outbox = Outbox(
+            composer=composer,
+            log=journal.log.of(record.id, record.epoch),
+            delivery=Delivery(messenger, record.destination()) if messenger is not None else None,
+            pace=parts.pace if spec.channels else Pace(_POLLED_INTERVAL),
+            on_fault=self._interrupt,
+        )
         self._tools = ToolCalls(
-            run=self._run,
+            run=run,
             epoch=record.epoch,
-            steps=parts.journal.steps,
-            hooks=parts.hooks,
-            outbox=self._outbox,
-            settings=parts.settings,
+            steps=journal.steps,
+            hooks=hooks,
+            composer=composer,
+            outbox=outbox,
+            settings=settings,
         )
+        self._provider = Provider(record, parts.engine(spec.provider), log)
         self._steps = StepRunner(
             record=record,
-            run=self._run,
-            engine=parts.engine(record.spec.provider),
-            journal=parts.journal,
-            outbox=self._outbox,
+            run=run,
+            provider=self._provider,
+            steps=journal.steps,
+            runs=journal.runs,
+            composer=composer,
+            outbox=outbox,
+            log=log,
         )
         self._closing = Closing(
             record=record,
-            run=self._run,
-            journal=parts.journal,
-            hooks=parts.hooks,
-            outbox=self._outbox,
+            run=run,
+            runs=journal.runs,
+            hooks=hooks,
+            composer=composer,
+            outbox=outbox,
             steps=self._steps,
             ticket=ticket,
             promoted=promoted,
-            timeout=parts.settings.run_timeout,
-            log=self._log,
+            timeout=settings.run_timeout,
+            log=log,
         )
-
-    @property
-    def epoch(self) -> int:
-        """Which of the run's drivers this is."""
-        return self._record.epoch
 
     def stop(self, ending: Ending, reason: StopReason) -> None:
         """End the run as somebody else decided."""
@@ -141,15 +143,17 @@ class Drive:
             await self._drive(rows)
         except Fenced:
             self._log.info("another process took the run over")
-            self._ticket.fail(request_error(JournalError("another process took the run over"), operator_key=False))
+            self._ticket.fail(request_error(JournalError("another process took the run over")))
         except Exception as error:
-            self._log.error("the run is left to the next start of a process: %s", error, error=error)
-            self._ticket.fail(request_error(error, operator_key=False))
+            self._log.error(
+                "this process cannot drive the run; the next process to start takes it: %s", error, error=error
+            )
+            self._ticket.fail(request_error(error))
         finally:
             deadline.cancel()
             if lane is not None:
                 lane.cancel()
-            await self._steps.let_go()
+            await self._provider.let_go()
 
     async def _drive(self, rows: Sequence[Sealed]) -> None:
         ending, cause = await self._converse_or_fail(rows)
@@ -168,7 +172,7 @@ class Drive:
 
     async def _restore(self) -> Sequence[Sealed]:
         """Find out where an earlier driver was; return the messages it sealed."""
-        rows = await asyncio.to_thread(self._parts.journal.log.all, self._record.id)
+        rows = await asyncio.to_thread(self._messages.all, self._record.id)
         self._outbox.restore(rows)
         await self._steps.restore()
         if (ending := self._record.ending) is not None:
@@ -189,7 +193,9 @@ class Drive:
             error = asyncio.CancelledError() if self._work.cancelled() else self._work.exception()
             if error is None:
                 return self._work.result(), None
-            self._interruption = self._interruption or _as_exception(error)
+            if not isinstance(error, Exception):
+                error = RunFailed("internal_error", f"{type(error).__name__} was raised inside the run")
+            self._interruption = self._interruption or error
         if isinstance(self._interruption, Fenced):
             raise self._interruption
         return ending_of(self._interruption), self._interruption
@@ -198,11 +204,10 @@ class Drive:
         if not self._composer.begun:
             self._outbox.event(events.thread_info(self._record.thread_id, self._record.id))
         await self._composer.replay(rows)
-        resume = self._steps.resume(rows, self._budget(), self._ticket.accept, self._tools.announce)
-        done = await resume
+        done = await self._steps.resume(rows, self._budget(), self._ticket.accept, self._tools.announce)
         before: Sequence[CallRecord] = await self._steps.calls() if done else ()
         fresh: Sequence[Item] = self._record.spec.messages
-        limit = self._parts.settings.step_limit
+        limit = self._settings.step_limit
         while True:
             if done is not None:
                 self._content = done.content
@@ -228,9 +233,9 @@ class Drive:
         """Break off the conversation because of `cause`, once."""
         if self._work is not None and self._work.done():
             if isinstance(cause, JournalError) and not isinstance(cause, (RunEnded, Fenced)):
-                self._closing.trouble(cause)
+                self._closing.complain(cause)
             elif not isinstance(cause, RunEnded):
-                self._log.info("after the run's end: %s", cause)
+                self._log.info("the run has ended, and then: %s", cause)
             return
         if self._interruption is None:
             self._interruption = cause
@@ -238,7 +243,7 @@ class Drive:
                 self._work.cancel()
 
     def _watch_deadline(self) -> asyncio.TimerHandle:
-        seconds = (self._record.deadline or time.time() + self._parts.settings.run_timeout) - time.time()
+        seconds = (self._record.deadline or time.time() + self._settings.run_timeout) - time.time()
 
         def expire() -> None:
             self._expiring = asyncio.ensure_future(self._expire())  # kept: the loop holds tasks weakly
@@ -246,7 +251,7 @@ class Drive:
         return asyncio.get_running_loop().call_later(max(seconds, 0), expire)
 
     async def _expire(self) -> None:
-        message = f"the run took longer than {self._parts.settings.run_timeout:g} seconds"
+        message = f"the run took longer than {self._settings.run_timeout:g} seconds"
         ending = Ending(
             status="expired",
             finish_reason="expired",
@@ -257,44 +262,13 @@ class Drive:
         except Fenced as fault:
             self._interrupt(fault)
 
-    def _new_outbox(self) -> Outbox:
-        spec = self._record.spec
-        delivery = None
-        if spec.channels and (messenger := self._parts.messenger(self._record)) is not None:
-            delivery = Delivery(messenger, self._record.destination())
-        return Outbox(
-            composer=self._composer,
-            log=self._parts.journal.log.of(self._record.id, self._record.epoch),
-            delivery=delivery,
-            pace=self._parts.pace if spec.channels else Pace(_POLLED_INTERVAL),
-            on_fault=self._interrupt,
-        )
-
-
-def _as_exception(error: BaseException) -> Exception:
-    """Return what broke a conversation off from within as something a run may end with."""
-    if isinstance(error, Exception):
-        return error
-    return RunFailed("internal_error", f"{type(error).__name__} was raised inside the run")
-
 
 def run_of(record: RunRecord) -> Run:
     """Return what hooks are given of a run."""
     spec = record.spec
-    return Run(
-        id=record.id,
-        thread_id=record.thread_id,
-        app=record.app,
-        request_id=spec.request_id,
-        provider=spec.provider,
-        model=spec.model,
-        instructions=spec.instructions,
-        tools=tuple(spec.tools),
-        metadata=spec.metadata,
-        options=spec.options,
-        stream=spec.stream,
-        messages=tuple(spec.messages),
-        started_at=record.started_at or record.created_at,
-        traceparent=spec.traceparent,
-        tracestate=spec.tracestate,
-    )
+    own = {
+        "started_at": record.started_at or record.created_at,
+        "tools": tuple(spec.tools),
+        "messages": tuple(spec.messages),
+    }
+    return Run(**{**shared(record, Run), **shared(spec, Run), **own})

@@ -1,34 +1,65 @@
-"""The outgoing lane of one run: joins text, seals messages, sends them in order, one at a time.
+"""The outgoing lane of one run: joins text, seals messages, and sends them in order, one at a time.
 
-Each message is committed to the journal before its first byte is sent, so a seq never names two contents. While a
-message is in flight, or within the joining interval of the last text, text joins: a slow gateway gets fewer, larger
-messages. Where more text waits than one message holds, no more is read; nor is it in a crowded process, until that text
-is due: one read costs as much as another, however much it brings.
+Each message is committed to the journal before its first byte is sent, so a seq never names two contents. Text joins
+while a message is in flight and within the joining interval of the last text: a slow gateway gets fewer, larger
+messages. The lane holds the provider's stream when more text waits than one message holds, and in a crowded process
+until the text is due: one read costs as much as another, however much it brings.
 """
 
 from __future__ import annotations
 
 import asyncio
+import random
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-from bf_plugin.errors import Fenced, JournalError
+from bf_plugin.errors import DeliveryError, DeliveryRefused, DeliveryRetry, Fenced, JournalError
+from bf_plugin.gateway.messengers.port import Destination, Messenger
 from bf_plugin.journal.log import RunLog
 from bf_plugin.journal.records import RunEnded, Sealed
 from bf_plugin.journal.states import ACCEPTED, UNSENT
-from bf_plugin.run.composer import Action, Composer, Entry, Event, Final, PartKey, Text
-from bf_plugin.run.delivery import Delivery, DeliveryFailed
+from bf_plugin.run.composer import MESSAGE_TEXT, Action, Composer, Entry, Event, Final, PartKey, Text, take
 from bf_plugin.run.pace import Pace
 
-_MESSAGE_TEXT = 65_536
-"""Characters of text one message may carry, in several deltas; the rest goes with the next."""
+_GIVE_UP_TIMEOUT = 30.0  # seconds after a first failure until a message is given up
+_SEAL_AGAIN = 1.0  # seconds until the lane tries the journal again with what ends a run
+_QUIET = 0.1  # seconds without a further message after which the lane marks the last one as accepted
 
-_SEAL_AGAIN = 1.0
-"""Seconds until the journal is tried again with what ends a run."""
 
-_QUIET = 0.1
-"""Seconds without a further message after which one is marked as accepted."""
+class DeliveryFailed(DeliveryError):
+    """A message was given up; nothing more of its run will be sent."""
+
+    code = "delivery_failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """Sends the messages of one run: the same bytes until they are accepted, or for `timeout` seconds of failures."""
+
+    messenger: Messenger
+    destination: Destination
+    timeout: float = field(default=_GIVE_UP_TIMEOUT, kw_only=True)
+
+    async def send(self, body: bytes) -> None:
+        """Return once the gateway has accepted `body`. Raises DeliveryFailed."""
+        give_up: float | None = None
+        backoff = 0.1
+        while True:
+            try:
+                return await self.messenger.send(self.destination, body)
+            except DeliveryRefused as error:
+                raise DeliveryFailed(f"the gateway refused a message: {error}") from None
+            except DeliveryRetry as error:
+                now = asyncio.get_running_loop().time()
+                give_up = give_up or now + self.timeout
+                jitter = random.uniform(0.75, 1.25)  # noqa: S311 - no secret; else runs would try again in step
+                pause = max(backoff * jitter, error.retry_after or 0.0)
+                if now + pause > give_up:
+                    raise DeliveryFailed(f"the gateway took no message for {self.timeout:g} s: {error}") from None
+                backoff = min(2 * backoff, 3.0)
+                await asyncio.sleep(pause)
 
 
 class Outbox:
@@ -49,7 +80,7 @@ class Outbox:
         pace: Pace,
         on_fault: Callable[[Exception], None],
     ) -> None:
-        self.composer = composer
+        self._composer = composer
         self._log = log
         self._delivery = delivery
         self._pace = pace
@@ -59,36 +90,30 @@ class Outbox:
         self._closing = self._over = self._held = False
         self._hold: Callable[[bool], None] | None = None
         self._unsent: Sealed | None = None
-        self._unmarked: Sealed | None = None
+        self._unmarked: Sealed | None = None  # accepted, and neither followed nor marked yet
         self._text_due = 0.0
-        self._released = asyncio.Event()
-        self._idle = asyncio.Event()
+        self._released, self._idle = asyncio.Event(), asyncio.Event()
         self._waiter: asyncio.Future[None] | None = None
         self._marking: asyncio.TimerHandle | None = None
-
-    # what the driver does
 
     def release(self) -> None:
         """Let the lane begin: the start has been answered."""
         self._released.set()
 
     def reads_from(self, hold: Callable[[bool], None] | None) -> None:
-        """Say how the stream can be held that text comes from now; None: it cannot, or there is none."""
+        """Say how to hold the stream that text comes from now; None: it cannot be held, or there is none."""
         self._hold, self._held = hold, False
 
     def text(self, text: str, part: PartKey, sequence: int) -> None:
         """Add text of the provider; what comes after `discard` is not said any more.
 
-        What ends in half a character waits as a whole for the other half: a cursor may not lie within a delta.
+        Text that ends in half a character waits as a whole for the other half: a cursor may not lie within a delta.
         """
         if self._closing:
             return
-        if self._half is not None:
-            half, self._half = self._half, None
-            if half[1] == part:
-                text = half[0] + text
-            else:
-                self._add(*half)
+        if self._half is not None and self._half[1] == part:
+            text, self._half = self._half[0] + text, None
+        self._add_half()
         if "\ud800" <= text[-1:] <= "\udbff":
             self._half = (text, part, sequence)
         else:
@@ -96,17 +121,14 @@ class Outbox:
 
     def event(self, event: Mapping[str, Any]) -> None:
         """Add an event; text before it goes first, at once."""
-        self._put_half()
         self._put(Event(event))
 
     def action(self, action: Mapping[str, Any]) -> None:
         """Add a bare action, which has no seq."""
-        self._put_half()
         self._put(Action(action))
 
     async def finish(self) -> None:
         """Let held text go; return when all is accepted."""
-        self._put_half()
         self._put(Final())
         await self.flush()
 
@@ -121,15 +143,10 @@ class Outbox:
         self._closing = True
 
     def restore(self, rows: Sequence[Sealed]) -> None:
-        """Go on behind what an earlier driver sealed; its last message is sent again if it was not accepted.
-
-        Where plugins change text, `composer.replay` comes next.
-        """
-        self.composer.restore(rows)
+        """Go on behind what an earlier driver sealed; send its last message again if it was not accepted."""
+        self._composer.restore(rows)
         if rows and rows[-1].deliver:
             self._unsent = rows[-1]
-
-    # what wakes the lane
 
     def read_on(self) -> bool:
         """Go on reading, if that was held; return whether it was."""
@@ -143,15 +160,11 @@ class Outbox:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
-    # the lane
-
     async def run(self) -> None:
         """Seal and send until cancelled, or fenced off."""
         try:
             await self._released.wait()
-            going = True
-            if self._unsent is not None:
-                going = await self._guarded(self._send(self._unsent))
+            going = self._unsent is None or await self._guarded(self._send(self._unsent))
             while going:
                 if not self._pending:
                     self._idle.set()
@@ -160,7 +173,7 @@ class Outbox:
         finally:
             self._over = True
             self._idle.set()
-            if not self.composer.ended:
+            if not self._composer.ended:
                 self._mark()
 
     async def _guarded(self, turn: Awaitable[None]) -> bool:
@@ -179,14 +192,14 @@ class Outbox:
 
     async def _turn(self) -> None:
         closing = self._closing  # before a hook is asked: what was composed until then is not part of the ending
-        draft = await self.composer.compose(self._take(), deliver=self._delivery is not None, closing=closing)
+        draft = await self._composer.compose(take(self._pending), deliver=self._delivery is not None, closing=closing)
         if draft.message is None:
             return
         if draft.text:
             self._text_due = self._pace.due()
         await self._seal(draft.message, closing=closing)
         self._unmarked = None  # that another message follows it says as much
-        self.composer.keep(draft, draft.message)
+        self._composer.keep(draft, draft.message)
         await self._send(draft.message)
         if not draft.numbered:
             self._mark()  # a page's tool call should not come twice
@@ -195,10 +208,8 @@ class Outbox:
         while True:
             try:
                 return await self._log.seal(message, closing=closing)
-            except (RunEnded, Fenced):
-                raise
             except JournalError as fault:
-                if not closing:
+                if not closing or isinstance(fault, (RunEnded, Fenced)):
                     raise
                 self._on_fault(fault)
             await asyncio.sleep(_SEAL_AGAIN)
@@ -213,18 +224,16 @@ class Outbox:
             raise
         self._unmarked = message
 
-    def _mark_later(self) -> None:
+    def _mark_later(self, before: Sealed | None = None) -> None:
         """Mark the last message if nothing follows it for a while; one timer serves many messages."""
+        if before is not None:
+            self._marking = None
+            if self._unmarked is before:
+                return self._mark()
         if self._unmarked is not None and self._marking is None:
             soon = asyncio.get_running_loop().call_later
-            self._marking = soon(_QUIET, self._mark_if_still, self._unmarked)
-
-    def _mark_if_still(self, last: Sealed) -> None:
-        self._marking = None
-        if self._unmarked is last:
-            self._mark()
-        else:
-            self._mark_later()
+            self._marking = soon(_QUIET, self._mark_later, self._unmarked)
+        return None
 
     def _mark(self) -> None:
         """Put on record that the last message was accepted, where no later one has said so."""
@@ -232,16 +241,6 @@ class Outbox:
         if message is not None:
             # Not awaited: a lost mark costs one more sending of the same bytes, and the next seal meets the same fault.
             self._log.settle(message.number, ACCEPTED)
-
-    def _take(self) -> list[Entry]:
-        """Return what the next message carries: everything that waits, up to a bound on its text."""
-        taken: list[Entry] = []
-        room = _MESSAGE_TEXT
-        while self._pending and room > 0:
-            entry = self._pending.popleft()
-            room -= entry.size if isinstance(entry, Text) else 0
-            taken.append(entry)
-        return taken
 
     async def _due(self) -> None:
         """Return when a message should be made: at once for events, for text when the joining interval is over."""
@@ -260,6 +259,8 @@ class Outbox:
         return len(self._pending) == 1 and isinstance(self._pending[0], Text)
 
     def _put(self, entry: Entry) -> None:
+        if not isinstance(entry, Text):
+            self._add_half()
         if self._over:
             return  # another driver has the run: nobody would take it out
         self._pending.append(entry)
@@ -270,6 +271,11 @@ class Outbox:
             self.wake()
         else:
             self._pace.on_beat(self._text_due, self)
+
+    def _add_half(self) -> None:
+        half, self._half = self._half, None
+        if half is not None:
+            self._add(*half)
 
     def _add(self, text: str, part: PartKey, sequence: int) -> None:
         last = self._pending[-1] if self._pending else None
@@ -282,17 +288,9 @@ class Outbox:
             self._put(last)
         else:
             return
-        if self._hold is not None and not self._held and (self._pace.crowded or last.size > _MESSAGE_TEXT):
-            self._hold_back()
-
-    def _hold_back(self) -> None:
-        """Read no more while a message is in flight, or until the text that waits is due."""
+        if self._hold is None or self._held or not (self._pace.crowded or last.size > MESSAGE_TEXT):
+            return
         in_flight = self._waiter is None
-        if self._hold is not None and (in_flight or asyncio.get_running_loop().time() < self._text_due):
+        if in_flight or asyncio.get_running_loop().time() < self._text_due:
             self._held = True
             self._hold(True)
-
-    def _put_half(self) -> None:
-        if self._half is not None:
-            half, self._half = self._half, None
-            self._add(*half)

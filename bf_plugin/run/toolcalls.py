@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from bf_plugin.items import FunctionCall, FunctionOutput, FunctionTool
 from bf_plugin.journal.states import PENDING, STARTED
 from bf_plugin.journal.steps import CallKey, CallRecord, StepStore
 from bf_plugin.plugins.calls import HookCalls
+from bf_plugin.run.composer import Composer
 from bf_plugin.run.outbox import Outbox
 from bf_plugin.runtime.ids import new_tool_call_id
 from bf_plugin.settings import Settings
@@ -29,7 +29,10 @@ UNKNOWN_OUTCOME = "Stopped before the result was known. It may have taken effect
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Call:
-    """A call as it will be made: for a page when `tool_call_id` is set, unanswerable when `problem` is."""
+    """A call as it will be made: for a page when `tool_call_id` is set, unanswerable when `problem` is.
+
+    `before` is what an earlier driver of the run left of it, None if that had not begun with it.
+    """
 
     key: CallKey
     id: str
@@ -40,25 +43,27 @@ class _Call:
     tool_call_id: str | None = None
     deadline: float | None = None
     before: CallRecord | None = None
-    """What an earlier driver of the run left of this call."""
-
-    @property
-    def user_message(self) -> str | None:
-        """What the model wants the user to read meanwhile."""
-        message = self.arguments.get("userMessage")
-        return message if isinstance(message, str) else None
 
 
 class ToolCalls:
     """Runs the calls of one run, on the loop."""
 
     def __init__(
-        self, *, run: Run, epoch: int, steps: StepStore, hooks: HookCalls, outbox: Outbox, settings: Settings
+        self,
+        *,
+        run: Run,
+        epoch: int,
+        steps: StepStore,
+        hooks: HookCalls,
+        composer: Composer,
+        outbox: Outbox,
+        settings: Settings,
     ) -> None:
         self._run = run
         self._epoch = epoch
         self._steps = steps
         self._hooks = hooks
+        self._composer = composer
         self._outbox = outbox
         self._settings = settings
         self._tools = {tool["name"]: tool for tool in run.tools if tool["type"] == "function"}
@@ -74,16 +79,17 @@ class ToolCalls:
     ) -> list[FunctionOutput]:
         """Announce and run the calls of a step; return their outputs in the model's order.
 
-        `before` is what an earlier driver left of them: what is done is not done again, what had started only if it is
-        idempotent. Raises StopRun from a hook, Fenced and RunEnded from the journal; what still runs then is left.
+        `before` is what an earlier driver left of them. A call that is done is not run again, one that had started
+        only if its tool is idempotent. Raises StopRun from a hook, Fenced and RunEnded from the journal; calls that
+        still run then are left.
         """
-        prepared = [self._prepare((step, position), call) for position, call in enumerate(calls)]
-        prepared = [_known(call, record) for call, record in zip_longest(prepared, before)]
+        paired = enumerate(zip_longest(calls, before))
+        prepared = [self._prepare((step, position), call, record) for position, (call, record) in paired]
         for call in prepared:
             if call.tool_call_id is not None:
                 self._answered[call.tool_call_id] = asyncio.Event()
                 await self._start(call)
-        self._announce(step, [(call.name, call.user_message, call.tool_call_id) for call in prepared])
+        self._announce(step, [(call.name, _user_message(call.arguments), call.tool_call_id) for call in prepared])
         tasks = [asyncio.ensure_future(self._answer(call)) for call in prepared]
         try:
             outputs = await asyncio.gather(*tasks)
@@ -94,31 +100,40 @@ class ToolCalls:
 
     def announce(self, step: int, calls: Sequence[CallRecord]) -> None:
         """Announce calls of a step that an earlier driver made, if it did not come to that."""
-        said = ((call, parse_arguments(call.arguments)[0].get("userMessage")) for call in calls)
-        self._announce(
-            step, [(call.name, text if isinstance(text, str) else None, call.tool_call_id) for call, text in said]
-        )
+        parsed = [(call, parse_arguments(call.arguments)[0]) for call in calls]
+        self._announce(step, [(call.name, _user_message(arguments), call.tool_call_id) for call, arguments in parsed])
 
     def _announce(self, step: int, calls: Sequence[tuple[str, str | None, str | None]]) -> None:
-        if self._outbox.composer.answers < step:
+        if self._composer.answers < step:
             self._outbox.event(events.function_call(calls))
 
-    def _prepare(self, key: CallKey, call: FunctionCall) -> _Call:
-        tool = self._tools.get(call["name"])
-        if uitools.is_ui(call["name"]) and tool is not None and self._run.stream:
-            return self._prepare_ui(key, call, tool)
-        arguments, problem = parse_arguments(call["arguments"])
-        base: dict[str, Any] = {"key": key, "id": call["call_id"], "name": call["name"], "tool": tool}
-        return _Call(**base, arguments=arguments, problem=problem)
-
-    def _prepare_ui(self, key: CallKey, call: FunctionCall, tool: FunctionTool) -> _Call:
-        base: dict[str, Any] = {"key": key, "id": call["call_id"], "name": call["name"], "tool": tool}
-        try:
-            arguments = uitools.validate_ui_arguments(call["arguments"], tool["parameters"])
-        except uitools.InvalidArguments as error:
-            return _Call(**base, arguments={}, problem=f"Error: bad arguments for {call['name']}: {error}")
-        deadline = time.time() + self._settings.ui_tool_timeout
-        return _Call(**base, arguments=arguments, tool_call_id=new_tool_call_id(), deadline=deadline)
+    def _prepare(self, key: CallKey, call: FunctionCall, before: CallRecord | None) -> _Call:
+        name, tool = call["name"], self._tools.get(call["name"])
+        before = None if before is not None and before.state == PENDING else before
+        arguments: Mapping[str, Any]
+        tool_call_id = deadline = None
+        if uitools.is_ui(name) and tool is not None and self._run.stream:
+            try:
+                arguments, problem = uitools.validate_ui_arguments(call["arguments"], tool["parameters"]), None
+            except uitools.InvalidArguments as error:
+                arguments, problem = {}, f"Error: bad arguments for {name}: {error}"
+            else:
+                tool_call_id, deadline = new_tool_call_id(), time.time() + self._settings.ui_tool_timeout
+                if before is not None:  # the page was asked under the id on record
+                    tool_call_id, deadline = before.tool_call_id, before.deadline
+        else:
+            arguments, problem = parse_arguments(call["arguments"])
+        return _Call(
+            key=key,
+            id=call["call_id"],
+            name=name,
+            arguments=arguments,
+            tool=tool,
+            problem=problem,
+            tool_call_id=tool_call_id,
+            deadline=deadline,
+            before=before,
+        )
 
     async def _answer(self, call: _Call) -> str:
         if call.before is not None and call.before.output is not None:
@@ -126,7 +141,7 @@ class ToolCalls:
         if call.tool_call_id is not None:
             return await self._ask_page(call, call.tool_call_id)
         options = self._hooks.tool_options(call.name)
-        if call.before is not None and call.before.state == STARTED and not options.idempotent:
+        if call.before is not None and not options.idempotent:
             return await self._finish(call, UNKNOWN_OUTCOME)
         await self._start(call)
         output = call.problem or await self._ask_plugins(call, options)
@@ -146,7 +161,7 @@ class ToolCalls:
 
     async def _ask_page(self, call: _Call, tool_call_id: str) -> str:
         keep = self._settings.ui_tool_keep_prefix
-        if not self._outbox.composer.has_asked(tool_call_id):
+        if not self._composer.has_asked(tool_call_id):
             self._outbox.action(uitools.ui_action(call.name, call.arguments, tool_call_id, keep_prefix=keep))
         left = (call.deadline or 0.0) - time.time()
         with contextlib.suppress(asyncio.TimeoutError):
@@ -165,13 +180,10 @@ class ToolCalls:
         return await asyncio.wrap_future(self._steps.finish_call(self._run.id, self._epoch, call.key, output))
 
 
-def _known(call: _Call, before: CallRecord | None) -> _Call:
-    """Return the call with what an earlier driver left of it; a page was asked under the id on record."""
-    if before is None or before.state == PENDING:
-        return call
-    if call.tool_call_id is None:
-        return dataclasses.replace(call, before=before)
-    return dataclasses.replace(call, before=before, tool_call_id=before.tool_call_id, deadline=before.deadline)
+def _user_message(arguments: Mapping[str, Any]) -> str | None:
+    """Return what the model wants the user to read while the call runs."""
+    message = arguments.get("userMessage")
+    return message if isinstance(message, str) else None
 
 
 def parse_arguments(text: str) -> tuple[dict[str, Any], str | None]:

@@ -17,7 +17,7 @@ from bf_plugin.gateway.apps import App
 from bf_plugin.gateway.events import events_in, step_texts
 from bf_plugin.journal import Journal
 from bf_plugin.journal.keys import Claim, FirstStart, KeyTaken
-from bf_plugin.run.endings import failure_of
+from bf_plugin.run.ending import failure_of
 from bf_plugin.run.ticket import FullEnding, Ticket
 from bf_plugin.usecases.runs import ACCEPT_PATIENCE, Origin, Runs, Started
 from bf_plugin.usecases.waiters import Waiters

@@ -10,7 +10,7 @@ import falcon
 from bf_plugin.errors import BFError, JournalError, RequestError, error_body
 from bf_plugin.gateway.apps import Apps
 from bf_plugin.plugins.loading import Plugins
-from bf_plugin.run.endings import request_error
+from bf_plugin.run.ending import request_error
 from bf_plugin.runtime.logs import get_logger, request_id
 from bf_plugin.settings import Settings
 from bf_plugin.usecases.delete import Deletion
@@ -77,7 +77,7 @@ def _on_error(req: falcon.Request, resp: falcon.Response, error: BFError, _: Any
     if not isinstance(error, RequestError):
         trace = None if isinstance(error, JournalError) else error
         _log.bind(request_id=req.context.request_id).error("the request fails: %s", error, error=trace)
-    _answer(req, resp, request_error(error, operator_key=False))
+    _answer(req, resp, request_error(error))
 
 
 def _on_http_error(req: falcon.Request, resp: falcon.Response, error: falcon.HTTPError, _: Any) -> None:
@@ -91,7 +91,7 @@ def _on_http_error(req: falcon.Request, resp: falcon.Response, error: falcon.HTT
 
 def _on_unexpected(req: falcon.Request, resp: falcon.Response, error: Exception, _: Any) -> None:
     _log.bind(request_id=req.context.request_id).error("a bug: %s", type(error).__name__, error=error)
-    _answer(req, resp, request_error(error, operator_key=False))
+    _answer(req, resp, request_error(error))
 
 
 def _answer(req: falcon.Request, resp: falcon.Response, error: RequestError) -> None:

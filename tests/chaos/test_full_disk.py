@@ -120,7 +120,7 @@ def test_a_disk_that_is_full_for_a_while(site: Site, disk: Disk) -> None:
     gate.release()
     refused = site.post(server.url, "", body("Is there room?"))
     ready = site.http.get(f"{server.url}/stream/create/assistants/readyz", timeout=30)
-    server.wait_for("the run waits for the journal, to be ended")
+    server.wait_for("cannot record the run's end; retrying")
     disk.free(server)
 
     assert (refused.status_code, ready.status_code) == (503, 503)

@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytest
 
 from bf_plugin.gateway.messengers.http import HttpMessenger
-from bf_plugin.run.delivery import Delivery
+from bf_plugin.run.outbox import Delivery
 from bf_plugin.testing.deployment import APP_KEY, CHANNEL, Deployment
 from bf_plugin.testing.gateway import Attempt
 from bf_plugin.testing.provider import Gate, reply, text
@@ -205,7 +205,7 @@ def kept_events(deployed: Deployment, run_id: str) -> list[dict[str, Any]]:
 @WAYS
 def test_given_up(deploy: Deploy, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A message nobody takes is given up in the end, and the run with it."""
-    monkeypatch.setitem(cast("dict[str, Any]", Delivery.__init__.__kwdefaults__), "patience", 0.5)
+    monkeypatch.setitem(cast("dict[str, Any]", Delivery.__init__.__kwdefaults__), "timeout", 0.5)
     deployed = deploy(messaging=way)
     gate = Gate()
     deployed.provider.script(text("one ", gate, "two ", Gate()))
@@ -223,12 +223,12 @@ def test_given_up(deploy: Deploy, way: str, monkeypatch: pytest.MonkeyPatch) -> 
     assert deployed.stop(run)["status"] == "already_failed"
 
 
-def test_patience() -> None:
+def test_timeouts() -> None:
     """Delivery is tried for 30 s, each attempt for 5 s."""
     delivery = cast("dict[str, Any]", Delivery.__init__.__kwdefaults__)
     messenger = cast("dict[str, Any]", HttpMessenger.__init__.__kwdefaults__)
 
-    assert (delivery["patience"], messenger["timeout"]) == (30.0, 5.0)
+    assert (delivery["timeout"], messenger["timeout"]) == (30.0, 5.0)
 
 
 def test_duplicates_do_no_harm(deployed: Deployment) -> None:

@@ -20,7 +20,7 @@ from bf_plugin.items import text_message
 from bf_plugin.journal import CANCELLED, Ending, Journal, RunRecord, open_journal
 from bf_plugin.plugins.calls import HookCalls
 from bf_plugin.plugins.guards import new_manager, register
-from bf_plugin.run import closing, outbox
+from bf_plugin.run import ending, outbox
 from bf_plugin.run.driver import Drive, Parts
 from bf_plugin.run.pace import Pace
 from bf_plugin.run.ticket import Ticket
@@ -889,7 +889,7 @@ class Failing:
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(closing, "_AGAIN", (0.001,))
+    monkeypatch.setattr(ending, "_AGAIN", (0.001,))
     monkeypatch.setattr(outbox, "_SEAL_AGAIN", 0.001)
 
 
@@ -951,7 +951,7 @@ def test_a_refused_start_is_taken_back_however_long_the_journal_fails(
 
 def test_the_journal_fails_at_a_deadline(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """The run ends all the same, and its end says why."""
-    monkeypatch.setattr(closing, "_AGAIN", (0.001,))
+    monkeypatch.setattr(ending, "_AGAIN", (0.001,))
     world.settings = Settings(coalesce_ms=0, run_timeout=0.2)
     engine = ScriptedEngine(["so far", Gate()])
     record = world.run(engine)

@@ -6,8 +6,8 @@ import pytest
 
 from bf_plugin.errors import JournalError, PluginError, ProviderError, RequestError, StopRun
 from bf_plugin.journal.records import CANCELLED, Ending, RunEnded
-from bf_plugin.run.delivery import DeliveryFailed
-from bf_plugin.run.endings import RunFailed, ending_of, failure_of, is_expected, request_error
+from bf_plugin.run.ending import RunFailed, ending_of, failure_of, is_expected, request_error
+from bf_plugin.run.outbox import DeliveryFailed
 from bf_plugin.run.ticket import FullEnding
 from bf_plugin.values import Usage
 

@@ -19,10 +19,8 @@ from bf_plugin.gateway.messengers.port import Destination
 from bf_plugin.journal.records import CANCELLED, RunEnded, Sealed
 from bf_plugin.plugins.calls import HookCalls
 from bf_plugin.plugins.guards import new_manager, register
-from bf_plugin.run.composer import Composer
-from bf_plugin.run.cursors import cursor_of
-from bf_plugin.run.delivery import Delivery, DeliveryFailed
-from bf_plugin.run.outbox import Outbox
+from bf_plugin.run.composer import Composer, cursor_of
+from bf_plugin.run.outbox import Delivery, DeliveryFailed, Outbox
 from bf_plugin.run.pace import Pace
 from bf_plugin.runtime.workers import Workers
 from bf_plugin.testing import new_run
@@ -100,15 +98,12 @@ class Lane:
         self.faults: list[Exception] = []
         self.pace = Pace(interval)
         destination = Destination(app="a", api_key="k", channels=["c"])
+        hooks = HookCalls(manager, Workers("test", limit=1))
+        self.composer = Composer(run=new_run(), hooks=hooks, action_name="handle", style="options")
         self.outbox = Outbox(
-            composer=Composer(
-                run=new_run(),
-                hooks=HookCalls(manager, Workers("test", limit=1)),
-                action_name="handle",
-                style="options",
-            ),
+            composer=self.composer,
             log=self.log,  # type: ignore[arg-type]  # the same two methods
-            delivery=Delivery(self.sink, destination, patience=0.5),
+            delivery=Delivery(self.sink, destination, timeout=0.5),
             pace=self.pace,
             on_fault=self.faults.append,
         )
@@ -188,15 +183,15 @@ def test_all_text_arrives_in_order(script: list[tuple[str, str]], interval: floa
             assert not lane.faults
             check_order(lane.log)
             assert lane.sink.bodies == [row.body for row in lane.log.rows]
-            assert lane.outbox.composer.text == lane.log.text()
-            assert lane.outbox.composer.answers == sum(kind == "event" for kind, _ in script)
+            assert lane.composer.text == lane.log.text()
+            assert lane.composer.answers == sum(kind == "event" for kind, _ in script)
             parts: list[str] = [""]
             for kind, text in script:
                 if kind == "event":
                     parts.append("")
                 parts[-1] += text
             assert lane.log.text() == "".join(events.well_formed(part) for part in parts)
-            assert lane.outbox.composer.answer == events.well_formed(parts[-1])
+            assert lane.composer.answer == events.well_formed(parts[-1])
 
     asyncio.run(scenario())
 
@@ -563,8 +558,8 @@ def test_restore_goes_on_behind_what_was_sealed() -> None:
         assert second.sink.bodies[0] == rows[-1].body
         assert [row.number for row in second.log.rows] == [len(rows) + 1]
         assert second.log.events()[0]["seq"] == rows[-1].last_seq + 1
-        assert second.outbox.composer.text == "one 😀two"
-        assert second.outbox.composer.answer == "two"
+        assert second.composer.text == "one 😀two"
+        assert second.composer.answer == "two"
 
     asyncio.run(scenario())
 

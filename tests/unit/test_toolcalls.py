@@ -54,7 +54,6 @@ class Outbox:
         self.events: list[Mapping[str, Any]] = []
         self.actions: list[Mapping[str, Any]] = []
         self.seen: Callable[[Mapping[str, Any]], object] = lambda action: None
-        self.composer = self
         self.answers = 0
 
     def has_asked(self, tool_call_id: str) -> bool:
@@ -88,6 +87,7 @@ class World:
             epoch=1,
             steps=self.steps,  # type: ignore[arg-type]  # the two methods that are used
             hooks=HookCalls(manager, workers),
+            composer=self.outbox,  # type: ignore[arg-type]
             outbox=self.outbox,  # type: ignore[arg-type]
             settings=Settings(**values),
         )

@@ -21,7 +21,7 @@ from bf_plugin import PluginContext
 from bf_plugin.cli import main
 from bf_plugin.errors import ConfigurationError, DeliveryError, DeliveryRefused, DeliveryRetry
 from bf_plugin.messengers.port import Destination
-from bf_plugin.run.delivery import Delivery, DeliveryFailed
+from bf_plugin.run.outbox import Delivery, DeliveryFailed
 from bf_plugin.settings import AppSettings, Settings
 from bf_plugin.testing import check_plugin
 
@@ -185,7 +185,7 @@ def test_a_redis_that_comes_back_is_found_again(redis: Any) -> None:
 
 def test_a_redis_that_hangs_costs_no_more_than_the_port_allows(redis: Any, listener: Listener) -> None:
     """It is asked and never answers. Awake again it finds what it was sent, so the same message is out twice."""
-    one, where = SocketIOMessenger(Options(), patience=0.3), destination(redis.messaging_url)
+    one, where = SocketIOMessenger(Options(), timeout=0.3), destination(redis.messaging_url)
 
     async def send() -> None:
         await one.send(where, MESSAGE)
@@ -206,7 +206,7 @@ def test_a_redis_that_stays_away_is_given_up(new_redis: Callable[..., Any]) -> N
 
     async def send() -> None:
         with pytest.raises(DeliveryFailed) as caught:
-            await Delivery(one, where, patience=0.3).send(MESSAGE)
+            await Delivery(one, where, timeout=0.3).send(MESSAGE)
         assert str(caught.value) == (
             "the gateway took no message for 0.3 s: Redis cannot be reached (ConnectionRefusedError): "
             "see that it runs where the messaging URL says"
