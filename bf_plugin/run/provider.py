@@ -7,7 +7,18 @@ import hashlib
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
-from bf_plugin.engines.port import Access, BaseEngine, BaseStream, Cursor, Event, Handle, State, StepDone, StepRequest, Text
+from bf_plugin.engines.port import (
+    Access,
+    BaseEngine,
+    BaseStream,
+    Cursor,
+    Event,
+    Handle,
+    State,
+    StepDone,
+    StepRequest,
+    Text,
+)
 from bf_plugin.journal.records import RunRecord, shared
 from bf_plugin.runtime.logs import RunLogger
 from bf_plugin.runtime.loop import unbroken

@@ -186,7 +186,7 @@ def codes_in(source: str) -> set[str]:
     found = re.findall(r'RunFailed\(\s*"([a-z_]+)"', source)
     found += re.findall(r'^LOST\w* = "([a-z_]+)"', source, re.MULTILINE)
     found += re.findall(r'"code": (?:\w+\.code or )?"([a-z_]+)"', source)
-    return {*found, *re.findall(r'code=(?:\w+(?:\.\w+)? or )?"([a-z_]+)"', source)}
+    return {*found, *re.findall(r'code ?= ?(?:\w+(?:\.\w+)? or )?"([a-z_]+)"', source)}
 
 
 def test_every_error_code_is_explained() -> None:
