@@ -1,4 +1,4 @@
-"""Everything that can go wrong, as one tree.
+"""Everything that can go wrong, as one tree. Every room raises these, and hooks may raise two of them.
 
 BFError
 ├── RequestError           an HTTP answer with a Feathers name: 400 BadRequest, 401 NotAuthenticated, ...
@@ -44,7 +44,7 @@ class BFError(Exception):
 
 
 class RequestError(BFError):
-    """A request that cannot be served, as the caller shall see it.
+    """A request that we cannot serve, as the caller sees it.
 
     `errors` maps field paths (`payload.messages.0.role`) to what is wrong with them; `data` joins the body's `data`;
     `retry_after` is in seconds.
@@ -147,7 +147,7 @@ class DeliveryRetry(DeliveryError):
 
 
 class DeliveryRefused(DeliveryError):
-    """The gateway will never take this message (any other 4xx)."""
+    """The gateway will never accept this message (any other 4xx)."""
 
 
 class JournalError(BFError):

@@ -1,7 +1,7 @@
 """What a conversation is made of, in a form no provider owns.
 
-Threads are journalled as lists of these items, engines translate them for their provider, and `before_run` may edit
-them. They are plain JSON, so that hooks can build them by hand.
+The journal keeps a thread as a list of these items, engines translate them for their provider, and `before_run` may
+edit them. They are plain JSON, so that hooks can build them by hand.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What hooks are given. Frozen, but for the two drafts (`RunDraft`, `Delta`), which plugins change in place."""
+"""What hooks get. All values are frozen but the two drafts (`RunDraft`, `Delta`), which plugins change in place."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ StopReason = Literal["stop", "deadline", "interrupt"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
-    """Tokens of one step or one run; `estimated` when the provider did not tell."""
+    """Tokens of one step or one run; `estimated` when the provider did not report them."""
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
@@ -32,7 +32,7 @@ class Usage:
         )
 
     def as_json(self) -> dict[str, Any]:
-        """Return the three counts under the names callers know, and `estimated` only when it is so."""
+        """Return the three counts under the names callers know, and `estimated` only if they are."""
         counts: dict[str, Any] = {
             "prompt_tokens": self.prompt_tokens,
             "completion_tokens": self.completion_tokens,
@@ -115,9 +115,9 @@ class Run:
 
 @dataclass(slots=True)
 class Delta:
-    """An outgoing, joined piece of text. Change `text`; empty holds it back. `final`: the last call, let held text go.
+    """An outgoing, joined piece of text. Change `text`; empty holds it back.
 
-    `replay` is true while a takeover feeds text that was seen before.
+    `final` marks the last call, when held text must go. `replay` is true while a takeover repeats text seen before.
     """
 
     text: str

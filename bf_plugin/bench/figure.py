@@ -1,10 +1,12 @@
-"""One figure: a measured value with its target, and how much is done to measure it."""
+"""A figure, one measured value with its target; and how much effort goes into measuring it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+from bf_plugin.bench.rig import Rig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,3 +47,5 @@ FULL = Effort(
     soak_seconds=600.0,
     history=(1, 100, 100_000),
 )
+
+Measure = Callable[[Rig, Effort], Iterator[Figure]]

@@ -1,4 +1,4 @@
-"""A start and its app: the operator's assistants and defaults, and what the operator's provider key may be used for."""
+"""What an app adds to a start: the operator's assistants and defaults, and what the operator's provider key allows."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _NO_ASSISTANT = AssistantSettings()
 def merge_assistant(request: StartRequest, app: App) -> StartRequest:
     """Return the request with model, instructions and tools settled: the caller's, the assistant's or the app's.
 
-    `tools` is never None afterwards and holds the resources the caller gave for them. Raises RequestError: 404 for an
-    unknown assistant, 400 when the assistant needs a page and the caller polls. Without any `model` it stays None: a
-    `before_run` hook may still choose one.
+    Its `tools` are never None and hold the resources the caller gave for them. Its `model` may be None: a `before_run`
+    hook can still choose one. Raises RequestError: 404 for an unknown assistant, 400 for one that needs a page when the
+    caller polls.
     """
     assistant = _assistant(request, app)
     tools = request.tools
@@ -39,7 +39,7 @@ def merge_assistant(request: StartRequest, app: App) -> StartRequest:
 
 
 def check_operator_resources(request: StartRequest, app: App) -> None:
-    """Refuse what the app may not use with the operator's provider key; a caller's own key reaches its own things only.
+    """Refuse what the app may not use with the operator's provider key. A caller's own key opens only what is its own.
 
     Raises RequestError 403 that names the field.
     """
@@ -80,7 +80,7 @@ def _instructions(request: StartRequest, assistant: AssistantSettings, app: App)
 
 
 def _with_resources(request: StartRequest, tools: Iterable[Tool]) -> tuple[tuple[Tool, ...], list[str]]:
-    """Give stores and files to the tools they are for; a search without a store is left out, as providers refuse it."""
+    """Give stores and files to the tools they are for. Leave out a search without a store: providers refuse it."""
     complete: list[Tool] = []
     warnings = []
     for tool in tools:

@@ -1,4 +1,4 @@
-"""Bytes to JSON objects to checked models, and every way that fails as a RequestError."""
+"""Bytes to JSON objects to checked models; each way to fail is a RequestError that names the place."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pydantic_core import ErrorDetails
 from bf_plugin.errors import RequestError, invalid
 
 MAX_DEPTH = 100
-"""Levels of nesting a body may have: what is built from it is walked by recursive code later."""
+"""Levels of nesting a body may have: later, recursive code walks what is built from it."""
 
 KIND = "bf_kind"
 """Error type of a union whose member is chosen by the key `type`."""
@@ -23,7 +23,7 @@ SHAPE = "bf_shape"
 """Error type of a union whose member is chosen by its JSON type."""
 
 OWN = "bf_own"
-"""Error type whose message is the problem as it stands."""
+"""Error type whose message is the problem itself."""
 
 _MAX_ERRORS = 20
 _MAX_KEY = 64
@@ -61,11 +61,11 @@ def _integral(value: Any) -> Any:
 
 
 Integral = BeforeValidator(_integral)
-"""An integer as JSON schema means it: `7.0` is one, and some languages write it so. Goes after the limits."""
+"""An integer as JSON schema means it: `7.0` is one, and some languages write it so. It stands after the limits."""
 
 
 class Body(BaseModel):
-    """A JSON object of a request: nothing is converted, and keys it does not know are kept, to be named as ignored."""
+    """A JSON object of a request. It converts nothing, and keeps unknown keys, so that they can be named as ignored."""
 
     model_config = ConfigDict(strict=True, extra="allow", hide_input_in_errors=True)
 
@@ -75,7 +75,7 @@ class Body(BaseModel):
 
 
 def parse_json(body: bytes) -> dict[str, Any]:
-    """Return the JSON object in `body`; of a repeated key the last value, a lone surrogate as U+FFFD.
+    """Return the JSON object in `body`. The last value of a repeated key wins; a lone surrogate becomes U+FFFD.
 
     Raises RequestError 400 that says where the text stops being JSON.
     """
@@ -135,7 +135,7 @@ def bodies_in(model: Body, at: str) -> Iterator[tuple[str, Body]]:
 
 
 def _problem(detail: ErrorDetails) -> tuple[Sequence[str | int], str]:
-    """Return path and problem. Tags of unions, `<so>`, stand in a path beside the real keys: they are left out."""
+    """Return path and problem. Pydantic puts tags of unions, `<so>`, among the real keys: they are left out."""
     path = [part for part in detail["loc"] if not str(part).startswith("<")]
     kind, context, value = detail["type"], detail.get("ctx", {}), detail["input"]
     if kind == KIND and not isinstance(value, Mapping):
@@ -174,7 +174,7 @@ def _finite(text: str) -> float:
 
 
 def _bounded(text: str) -> int:
-    """Refuse integers that no floating-point number comes near: nobody along the way could take them."""
+    """Refuse integers that no floating-point number comes near: no part along the way could hold them."""
     number = int(text)
     if number.bit_length() > 1023:
         raise ValueError
@@ -195,6 +195,6 @@ def _depth_exceeds(value: Any, limit: int) -> bool:
 
 
 def _without_surrogates(value: dict[str, Any]) -> dict[str, Any]:
-    """Replace what half of a character is left where a page cut a text in two: no UTF-8 can hold it."""
+    """Replace lone surrogates: a page that cuts a text in two may halve a character, which UTF-8 cannot hold."""
     text = json.dumps(value, ensure_ascii=False)
     return json.loads(_SURROGATES.sub("\ufffd", text)) if _SURROGATES.search(text) else value

@@ -167,7 +167,7 @@ class AttachmentTool(Body):
 
 
 class Attachment(Body):
-    """A file of a message, Assistants form; for `file_search` (also if nothing is said) the model reads it."""
+    """A file of a message, Assistants form. The model reads it for `file_search`, which is the default."""
 
     file_id: Id
     tools: list[AttachmentTool] | None = None

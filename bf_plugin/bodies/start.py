@@ -30,9 +30,9 @@ _OPTIONS = ("temperature", "top_p", "max_completion_tokens", "reasoning_effort",
 class StartRequest:
     """A start as the caller asked for it; `merge_assistant` adds what the operator configured.
 
-    `tools` is None if the caller gave none, and () if it wants none. `search_stores` and `code_files` are for whatever
-    `file_search` and `code_interpreter` tools the run ends up with. `file_ids`, `vector_store_ids` and `container_ids`
-    are all the caller named, each with the field that named it first.
+    `tools` is None if the caller gave none, and () if it wants none. `search_stores` and `code_files` go to whatever
+    `file_search` and `code_interpreter` tools the run gets. `file_ids`, `vector_store_ids` and `container_ids` map each
+    id that the caller named to the field that named it first.
     """
 
     api_key: str | None = field(repr=False)
@@ -66,7 +66,7 @@ def parse_start(body: Mapping[str, Any]) -> StartRequest:
 
 
 def valid_action_name(body: Mapping[str, Any]) -> str | None:
-    """Return the `actionName` of a body that may be bad otherwise, for the body of its error."""
+    """Return the `actionName` of a body that may be bad in other places: its error names the action too."""
     name = body.get("actionName")
     return name if isinstance(name, str) and _ACTION_NAME.fullmatch(name) and name != "function" else None
 
@@ -131,7 +131,7 @@ def _options(start: Start) -> dict[str, Any]:
 
 
 def _warnings(start: Start) -> tuple[str, ...]:
-    """Name the keys that have no effect: nothing a caller sends is dropped in silence."""
+    """Name the keys that have no effect: we drop nothing in silence."""
     unknown = [join(at, key) for at, body in bodies_in(start, "") for key in body.model_extra or ()]
     ignored = [f"{key} is ignored: {_WHY_IGNORED.get(key, 'it is not known')}" for key in unknown]
     if len(ignored) > _MAX_WARNINGS:

@@ -56,7 +56,7 @@ class FunctionDefinition(Body):
         return parameters
 
     def tool(self) -> FunctionTool:
-        """Return the neutral tool; providers want `type` and `properties` even of a function without parameters."""
+        """Return the neutral tool. Providers want `type` and `properties` even for a function without parameters."""
         schema = {"type": "object", "properties": {}, **(self.parameters or {})}
         known = {"type": "function", "name": self.name, "parameters": schema}
         return cast("FunctionTool", {**known, **self.given("description", "strict")})
@@ -109,7 +109,7 @@ class AutoContainer(Body):
 
 
 class CodeInterpreter(Body):
-    """Code interpreter, in a fresh container (also if nothing is said) or in an existing one."""
+    """Code interpreter, in a fresh container, which is the default, or in an existing one."""
 
     type: Literal["code_interpreter"]
     container: (

@@ -1,8 +1,8 @@
 """Tools that run in the page (`ui_`): what the model may send there, and the action that carries it.
 
-A BetterForms page parses the arguments into action options and evaluates some keys as code, so a call is checked more
-strictly than any other: its arguments must match the tool's schema, hold no property the schema does not name, and no
-key the page would evaluate.
+`tools` checks their schemas here, and `run.toolcalls` their arguments. A BetterForms page parses the arguments into
+action options and evaluates some keys as code. So they must match the tool's schema, hold no property that the schema
+does not name, and no key that the page would evaluate.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ def ui_action(name: str, arguments: Mapping[str, Any], tool_call_id: str, *, kee
 def ui_schema_problem(schema: Mapping[str, Any]) -> str | None:
     """Return what makes a valid JSON schema unfit for a `ui_` tool, None if nothing does.
 
-    Refused are keys a page would evaluate, properties without a name, references to other documents (validating would
-    fetch them) and regular expressions outside of the linear-time dialect (a slow one would stall every run).
+    Unfit are keys that a page would evaluate, properties without a name, references to other documents (validation
+    would fetch them) and regular expressions outside the linear-time dialect (a slow one would stall every run).
     """
     if (path := code_key(schema)) is not None:
         return f"must not name {path}: pages evaluate such keys"
@@ -63,7 +63,7 @@ def ui_schema_problem(schema: Mapping[str, Any]) -> str | None:
 
 
 def validate_ui_arguments(arguments_json: str, schema: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the parsed arguments of a `ui_` call; of a repeated key the last value.
+    """Return the parsed arguments of a `ui_` call. The last value of a repeated key wins.
 
     Raises InvalidArguments if they are not a JSON object, hold a key that pages evaluate, do not match `schema`, or
     hold a property that `schema` does not name (at any depth, whatever its `additionalProperties` says).
@@ -87,7 +87,7 @@ def validate_ui_arguments(arguments_json: str, schema: Mapping[str, Any]) -> dic
 
 
 def code_key(value: Any) -> str | None:
-    """Return the dotted path of the first key, at any depth, that a page would evaluate as code; None if none."""
+    """Return the dotted path of the first key, at any depth, that a page would evaluate as code; None without one."""
     pending: list[tuple[str, Any]] = [("", value)]
     while pending:
         path, node = pending.pop()
@@ -111,7 +111,7 @@ def _mismatch(arguments: dict[str, Any], schema: Mapping[str, Any]) -> str | Non
         errors = list(validator.iter_errors(arguments))
     except (Unresolvable, UnknownType, ArithmeticError, AttributeError, TypeError):
         return "The schema of this tool cannot be used."
-    # A value that fits no branch of a union counts as unknown too: its own error says more.
+    # A value that fits no branch of a union also counts as unevaluated; its own error says more.
     error = best_match([error for error in errors if error.validator != "unevaluatedProperties"] or errors)
     if error is None:
         return None

@@ -5,7 +5,8 @@ from __future__ import annotations
 import click
 
 from bf_plugin.errors import ConfigurationError
-from bf_plugin.plugins.loading import PluginReport, load_plugins
+from bf_plugin.plugins.loaded import PluginReport
+from bf_plugin.plugins.loading import load_plugins
 from bf_plugin.settings import load_settings
 
 

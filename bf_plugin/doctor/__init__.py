@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,14 +19,10 @@ from bf_plugin.doctor.provider import check_provider
 from bf_plugin.doctor.settings import check_settings, secrets_of
 from bf_plugin.errors import BFError
 from bf_plugin.gateway.host import HostCaller
-from bf_plugin.plugins.loading import Plugins
-from bf_plugin.runtime.logs import get_logger
 from bf_plugin.runtime.loop import LoopThread
 from bf_plugin.settings import Settings
 
 __all__ = ["Finding", "Subject", "check_up"]
-
-_CLOSE_PATIENCE = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +60,7 @@ def _check(subject: Subject, settings: Settings, opened: ExitStack) -> Iterator[
     plugins, found = check_plugins(settings, subject.plugins)
     yield from found
     if plugins is not None:
-        opened.callback(_close, plugins, loop)
+        opened.callback(plugins.close_on, loop)
     url = settings.database_url or subject.database
     if url is None:
         yield skipped("database", "where it lies depends on the app")
@@ -99,10 +94,3 @@ def _secrets(settings: Settings) -> set[str]:
     except ValueError:
         password = None
     return secrets_of(settings) | {password or ""}
-
-
-def _close(plugins: Plugins, loop: LoopThread) -> None:
-    try:
-        loop.run(plugins.aclose()).result(_CLOSE_PATIENCE)
-    except FutureTimeoutError:
-        get_logger(__name__).warning("an engine, a messenger or a plugin hangs in its closing")

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import requests
 
-PATIENCE = 5.0
+TIMEOUT = 5.0
 """Seconds an answer may take."""
 
 _LONGEST = 8 * 1024 * 1024
@@ -49,14 +49,14 @@ class Asker:
                 headers={"Accept": "application/json"},
                 auth=self._authorize,
                 verify=os.environ.get("SSL_CERT_FILE") or True,
-                timeout=PATIENCE,
+                timeout=TIMEOUT,
                 allow_redirects=False,
                 stream=True,
             ) as response:
                 read = bytearray()
                 for chunk in response.iter_content(65536):
                     read += chunk
-                    if len(read) > _LONGEST or time.monotonic() - begun > PATIENCE:
+                    if len(read) > _LONGEST or time.monotonic() - begun > TIMEOUT:
                         break
                 return Answer(response.status_code, _json(bytes(read)))
         except (requests.RequestException, ValueError) as error:
@@ -87,7 +87,7 @@ def _problem(error: Exception) -> str:
 _PROBLEMS: dict[type[Exception], str] = {
     requests.exceptions.SSLError: "its certificate is not accepted here (SSL_CERT_FILE names others to trust)",
     requests.exceptions.ProxyError: "the proxy of the environment does not let it through (HTTPS_PROXY, NO_PROXY)",
-    requests.exceptions.Timeout: f"no answer within {PATIENCE:g} s",
+    requests.exceptions.Timeout: f"no answer within {TIMEOUT:g} s",
     requests.exceptions.ConnectionError: "no connection",
     requests.exceptions.InvalidURL: "this is not a URL",
     requests.exceptions.InvalidSchema: "this is not a URL",

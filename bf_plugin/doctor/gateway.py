@@ -20,7 +20,7 @@ ACTION = "bfPluginDoctor"
 """The named action of a test message. A page that has no action of this name does nothing (BetterForms docs, Named
 Actions, "Lookup Order"), and our handler takes only its own."""
 
-_PATIENCE = 6.0
+_TIMEOUT = 6.0
 _CONFIGURE = "set BF_API_KEYS or BF_APPS_FILE"
 _HOST_NAME = "; if the app looks at host name or scheme, say --url"
 
@@ -105,9 +105,7 @@ class Receiver:
                 advice = "see that the gateway runs and is well; its log may say more"
             return failed("messaging", f"{self._name} did not take a test message with {label}: {error}", advice)
         except FutureTimeoutError:
-            return failed(
-                "messaging", f"{self._name}: no end of the test message within {_PATIENCE:g} s", "see its log"
-            )
+            return failed("messaging", f"{self._name}: no end of the test message within {_TIMEOUT:g} s", "see its log")
         except Exception as error:  # of a messenger that is not ours: what it says may hold the key
             advice = "ask the author of the messenger"
             return failed("messaging", f"{self._name}: the messenger raised {type(error).__name__}", advice)
@@ -142,6 +140,6 @@ class Receiver:
         if self._messenger is not None:
             sending = self._gateway.loop.run(self._messenger.send(destination, message))
             try:
-                sending.result(_PATIENCE)
+                sending.result(_TIMEOUT)
             finally:
                 sending.cancel()

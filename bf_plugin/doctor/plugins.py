@@ -6,7 +6,8 @@ from collections.abc import Iterable
 
 from bf_plugin.doctor.finding import Finding, failed, ok
 from bf_plugin.errors import ConfigurationError
-from bf_plugin.plugins.loading import PluginReport, Plugins, load_plugins
+from bf_plugin.plugins.loaded import PluginReport, Plugins
+from bf_plugin.plugins.loading import load_plugins
 from bf_plugin.settings import Settings
 
 

@@ -16,7 +16,7 @@ from pydantic import SecretStr
 from bf_plugin.doctor.asking import Answer, Asker
 from bf_plugin.doctor.finding import Finding, failed, ok, shown, skipped
 from bf_plugin.engines.openai.clients import DEFAULT_BASE_URL
-from bf_plugin.plugins.loading import Plugins
+from bf_plugin.plugins.loaded import Plugins
 from bf_plugin.settings import Settings
 
 _ABSENT = (404, 405, 501)

@@ -1,4 +1,4 @@
-"""The Falcon application: its routes, its limits, and the one place where errors become HTTP."""
+"""The Falcon application: its routes, and the one place where errors become HTTP. `assembly` makes it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import falcon
 
 from bf_plugin.errors import BFError, JournalError, RequestError, error_body
 from bf_plugin.gateway.apps import Apps
-from bf_plugin.plugins.loading import Plugins
+from bf_plugin.plugins.loaded import Plugins
 from bf_plugin.run.ending import request_error
 from bf_plugin.runtime.logs import get_logger, request_id
 from bf_plugin.settings import Settings
@@ -37,7 +37,7 @@ def create_app(
     plugins: Plugins,
     settings: Settings,
 ) -> falcon.App[Any, Any]:
-    """Return the WSGI app of our routes. Pure: nothing is started, all collaborators come in."""
+    """Return the WSGI app of our routes. It starts nothing: all collaborators come in."""
     app = falcon.App(middleware=RequestIds())
     app.add_middleware(CrossOrigin(settings.names("cors_origins")))
     app.req_options.strip_url_path_trailing_slash = True
@@ -64,7 +64,7 @@ def create_app(
 
 
 class RequestIds:
-    """Takes over a well-formed `X-Request-ID`, else makes one, and echoes it in every answer."""
+    """Takes a well-formed `X-Request-ID` from the caller, else makes one, and echoes it in every answer."""
 
     def process_request(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Name the request."""
@@ -76,12 +76,12 @@ class RequestIds:
 def _on_error(req: falcon.Request, resp: falcon.Response, error: BFError, _: Any) -> None:
     if not isinstance(error, RequestError):
         trace = None if isinstance(error, JournalError) else error
-        _log.bind(request_id=req.context.request_id).error("the request fails: %s", error, error=trace)
+        _log.bind(request_id=req.context.request_id).error("cannot serve the request: %s", error, error=trace)
     _answer(req, resp, request_error(error))
 
 
 def _on_http_error(req: falcon.Request, resp: falcon.Response, error: falcon.HTTPError, _: Any) -> None:
-    """Give Falcon's own errors (no such route, wrong method) our body; its headers (`Allow`) stay."""
+    """Give Falcon's own errors (no such route, wrong method) our body, and keep their headers (`Allow`)."""
     if error.headers:
         resp.set_headers(error.headers)
     status = falcon.http_status_to_code(error.status)

@@ -1,10 +1,9 @@
-"""All parts of one mounted plugin in one process, built when it is first needed and put together here only."""
+"""All parts of one mounted plugin in one process. `mount` builds them when it first needs them."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Mapping
-from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import ExitStack
 from typing import Any
 
@@ -23,9 +22,8 @@ from bf_plugin.plugins.lease import Lease, lend
 from bf_plugin.plugins.loading import load_plugins
 from bf_plugin.run.driver import Parts
 from bf_plugin.run.pace import Pace
-from bf_plugin.runtime.logs import get_logger
 from bf_plugin.runtime.loop import LoopThread
-from bf_plugin.runtime.workers import Workers, done_within
+from bf_plugin.runtime.workers import Workers
 from bf_plugin.settings import Settings
 from bf_plugin.usecases.delete import Deletion
 from bf_plugin.usecases.inspect import Inspection
@@ -36,8 +34,6 @@ from bf_plugin.usecases.waiters import Waiters
 from bf_plugin.web.app import create_app
 from bf_plugin.web.health import ReadyzResource
 from bf_plugin.web.refusal import nothing_else
-
-_CLOSE_TIMEOUT = 10.0
 
 
 class Service:
@@ -52,7 +48,7 @@ class Service:
         plugins: Iterable[object] = (),
         engines: Mapping[str, Engine] | None = None,
     ) -> None:
-        with ExitStack() as opened:  # closed from the last to the first, also when a later part cannot be made
+        with ExitStack() as opened:  # it closes the last part first, and all of them when a later one cannot be made
             caller = None
             if host_app is not nothing_else:
                 caller = HostCaller(host_app, threads=settings.host_threads)
@@ -68,7 +64,7 @@ class Service:
             lease = Lease(loop)
             opened.callback(lease.close)
             self._plugins = load_plugins(plugins, settings=settings, engines=engines, new_context=lend(journal, lease))
-            opened.callback(self._close_plugins, loop)
+            opened.callback(self._plugins.close_on, loop)
             self._plugins.check(settings)
             used = {name: adapted(engine) for name, engine in self._plugins.engines.items()}
             hooks = HookCalls(self._plugins.manager, workers)
@@ -109,23 +105,14 @@ class Service:
             self._opened = opened.pop_all()
 
     def close(self) -> None:
-        """Hand the runs over and let go of everything, whatever fails of it."""
+        """Hand the runs over and close everything, whichever part fails."""
         self._opened.close()
 
     def wait_until_warm(self) -> None:
-        """Return when everything is loaded: a process forked in the midst of an import could never finish it."""
+        """Return when everything is loaded: a process that forks during an import could never finish it."""
         self._warming.join()
 
-    def _close_plugins(self, loop: LoopThread) -> None:
-        """Let go of engines, messengers and plugins: those still have their store and the loop."""
-        try:
-            loop.run(self._plugins.aclose()).result(timeout=_CLOSE_TIMEOUT)
-        except FutureTimeoutError:
-            get_logger(__name__).error("an engine, a messenger or a plugin hangs in its aclose: it is left behind")
-        if not done_within(_CLOSE_TIMEOUT, self._plugins.close):
-            get_logger(__name__).error("a plugin hangs in its close: it is left behind")
-
     def _messenger(self, record: RunRecord) -> Messenger | None:
-        """Return who brings a run's messages to the gateway."""
+        """Return the messenger of a run."""
         url = record.spec.messaging_url
         return self._host_messenger if url is None else self._plugins.messengers.get(scheme_of(url))

@@ -22,7 +22,7 @@ class CrossOrigin:
     A resource names its methods in `cross_origin`. Those that start runs or delete threads never do: they take the app
     key, which no page of another origin should hold. Credentials are never allowed.
 
-    Raises ConfigurationError for an origin that is none: it would silently match nothing.
+    Raises ConfigurationError for anything but an origin: it would match nothing, in silence.
     """
 
     def __init__(self, origins: Sequence[str]) -> None:
@@ -34,7 +34,7 @@ class CrossOrigin:
         self._origins = frozenset(origins)
 
     def process_resource(self, req: falcon.Request, resp: falcon.Response, resource: object, params: Any) -> None:
-        """Say what a page may do, before the resource answers; a preflight is answered here."""
+        """Say what a page may do, before the resource answers; answer a preflight here."""
         methods: Sequence[str] = getattr(resource, "cross_origin", ())
         if not (self._origins and methods):
             return

@@ -11,7 +11,7 @@ from bf_plugin.errors import BFError
 from bf_plugin.gateway.apps import Apps
 from bf_plugin.gateway.host import HostCaller
 from bf_plugin.journal import Journal
-from bf_plugin.plugins.loading import Plugins
+from bf_plugin.plugins.loaded import Plugins
 from bf_plugin.runtime.workers import Workers
 from bf_plugin.web.reading import authenticate
 

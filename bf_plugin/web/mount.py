@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from bf_plugin.web.assembly import Service
 
 _RETRY_START = 5.0
-"""Seconds between tries to start, when starting fails."""
+"""Seconds after a failed start before the next request tries again."""
 
 
 def mount(
@@ -30,8 +30,8 @@ def mount(
 ) -> Application:
     """Return `host_app` with the assistants endpoint in front of it, as a WSGI app.
 
-    `name` keeps deployments of one user apart (its default database is its own), `settings` default to the
-    environment, `plugins` are hook objects beside the installed ones. Nothing is started before the first request.
+    `name` keeps deployments of one user apart (each has its own default database), `settings` default to the
+    environment, `plugins` are hook objects beside the installed ones. Nothing starts before the first request.
 
     Raises ConfigurationError for settings that cannot work.
     """
@@ -41,7 +41,7 @@ def mount(
 class Application:
     """The mounted plugin. `start` and `close` may be called by hand; a forked child starts afresh.
 
-    `host_app`, `name`, `settings` and `plugins` are what it was mounted with, to be read.
+    `host_app`, `name`, `settings` and `plugins` are what it was mounted with, for others to read.
     """
 
     def __init__(
@@ -58,8 +58,8 @@ class Application:
         self.settings = settings
         self.plugins = plugins
         self._engines = engines
-        # By process: one request starts the service, those beside it wait for that. A lock that was held when the
-        # process forked stays locked in the child.
+        # One lock for each process: one request starts the service, and those beside it wait. A lock that was held
+        # when the process forked stays locked in the child.
         self._locks: dict[int, threading.Lock] = {}
         self._service: Service | None = None
         self._left: list[object] = []
@@ -76,7 +76,7 @@ class Application:
             service = self._running()
             if service is not None and self._answers_our_call(service, environ):
                 return self._ours(service, environ, start_response)
-        elif not environ.get(INNER):  # a call of ours, from `doctor` maybe, which must not drive runs
+        elif not environ.get(INNER):  # but not for a call of our own: `doctor` makes some, and must not drive runs
             self._wake()
         response: Iterable[bytes] = self.host_app(environ, start_response)
         return response
@@ -93,7 +93,7 @@ class Application:
             raise self._failure[1]
 
     def close(self) -> None:
-        """Hand runs over and stop all threads; the next request would start anew. Called at exit by itself."""
+        """Hand runs over and stop all threads; the next request would start anew. The exit calls it by itself."""
         with self._lock():
             service, self._service = self._service, None
             mine = self._pid == os.getpid()
@@ -107,8 +107,8 @@ class Application:
             return self._service
         with self._lock():
             if self._pid != os.getpid():
-                # After a fork: threads and locks of the parent are not here, so all of it is left: not closed, and not
-                # freed either, since that would close the parent's SQLite files (sqlite.org, "How To Corrupt", 2.6).
+                # After a fork, the parent's threads and locks are not here. We neither close its service nor free it:
+                # that would close the parent's SQLite files (sqlite.org, "How To Corrupt", 2.6).
                 self._left.append(self._service)
                 self._service, self._failure, self._pid = None, None, os.getpid()
             if self._service is None and not self._failed_lately():
@@ -116,7 +116,7 @@ class Application:
             return self._service
 
     def _wake(self) -> None:
-        """See that the service is there soon, without keeping a request of the host waiting for it."""
+        """Start the service in a thread of its own, so that no request of the host waits for it."""
         process = os.getpid()
         if (self._service is not None and self._pid == process) or self._waking == process or self._failed_lately():
             return
@@ -132,7 +132,7 @@ class Application:
 
     def _start(self) -> None:
         try:
-            from bf_plugin.web.assembly import Service  # only now: it brings the database and HTTP libraries with it
+            from bf_plugin.web.assembly import Service  # only now: it loads the database and HTTP libraries
 
             self._service = Service(
                 self.host_app,
@@ -145,11 +145,11 @@ class Application:
             atexit.register(self.close)
         except BFError as error:
             self._failure = (time.monotonic(), error)
-            self._log.error("cannot start, the host app is served alone: %s", error)
+            self._log.error("cannot start, serving the host app alone: %s", error)
         except Exception as error:
             reason = ConfigurationError(f"{type(error).__name__} while starting: the log has the details")
             self._failure = (time.monotonic(), reason)
-            self._log.error("cannot start, the host app is served alone", error=error)
+            self._log.error("cannot start, serving the host app alone", error=error)
 
     def _failed_lately(self) -> bool:
         return self._failure is not None and time.monotonic() - self._failure[0] < _RETRY_START
@@ -187,7 +187,7 @@ class _Answer:
         return iter(self._body)
 
     def close(self) -> None:
-        """Called by the server when the answer is sent, or cannot be."""
+        """Close the body, and make the calls. The server calls this once the answer is sent, or cannot be."""
         try:
             if hasattr(self._body, "close"):
                 self._body.close()

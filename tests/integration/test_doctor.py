@@ -656,7 +656,7 @@ def test_a_provider_that_is_not_well(
     provider: ProviderSimulator, monkeypatch: pytest.MonkeyPatch, fault: dict[str, Any], said: str
 ) -> None:
     """What is wrong with it is said, with where to look."""
-    monkeypatch.setattr(asking, "PATIENCE", 0.5)
+    monkeypatch.setattr(asking, "TIMEOUT", 0.5)
     provider.fault(fault.pop("name"), on="models", **fault)
 
     text = asked(provider).failure("provider")

@@ -23,7 +23,8 @@ from bf_plugin.errors import JournalError
 from bf_plugin.gateway.apps import AskAnswer, key_digest
 from bf_plugin.gateway.apps.port import App
 from bf_plugin.gateway.messengers.port import Destination
-from bf_plugin.plugins.loading import PluginReport, Plugins, load_plugins
+from bf_plugin.plugins.loaded import PluginReport, Plugins
+from bf_plugin.plugins.loading import load_plugins
 from bf_plugin.runtime.loop import LoopThread
 from bf_plugin.settings import Settings, load_settings
 
@@ -202,7 +203,7 @@ def test_another_messenger_fails(
     loop: LoopThread, monkeypatch: pytest.MonkeyPatch, error: Exception, text: str
 ) -> None:
     """It is named by what it raised, or by its silence, never by what it said."""
-    monkeypatch.setattr("bf_plugin.doctor.gateway._PATIENCE", 0.05)
+    monkeypatch.setattr("bf_plugin.doctor.gateway._TIMEOUT", 0.05)
 
     finding = receiver(loop, Pigeon(error)).send("key 1", APP, "channel-1", "options")
 

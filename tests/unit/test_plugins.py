@@ -16,7 +16,8 @@ from bf_plugin.errors import ConfigurationError
 from bf_plugin.plugins.context import PluginContext
 from bf_plugin.plugins.defaults import NAMES
 from bf_plugin.plugins.hookspecs import hookimpl
-from bf_plugin.plugins.loading import PluginReport, Plugins, load_plugins
+from bf_plugin.plugins.loaded import PluginReport, Plugins
+from bf_plugin.plugins.loading import load_plugins
 from bf_plugin.plugins.toolbox import Toolbox
 from bf_plugin.settings import Settings
 from bf_plugin.values import Run, RunDraft
@@ -384,7 +385,7 @@ def test_what_hangs_in_its_closing_is_left_behind(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The others are closed meanwhile, and the log names it."""
-    monkeypatch.setattr("bf_plugin.plugins.loading._CLOSE_TIMEOUT", 0.05)
+    monkeypatch.setattr("bf_plugin.plugins.loaded._PART_TIMEOUT", 0.05)
     said: list[str] = []
     asyncio.run(load_plugins([Closing("hangs", said), Closing("other", said)]).aclose())
     assert sorted(said) == ["hangs aclose", "other aclose"]

@@ -16,6 +16,7 @@ from cryptography.fernet import Fernet
 from pydantic import SecretStr
 
 from bf_plugin.errors import ConfigurationError, ContextError
+from bf_plugin.plugins import loaded
 from bf_plugin.plugins.context import PluginContext
 from bf_plugin.plugins.hookspecs import hookimpl
 from bf_plugin.plugins.loading import load_plugins
@@ -91,7 +92,7 @@ def test_one_part_that_fails_to_close_does_not_keep_the_others(
     """The mark is given up and the threads end, though something hangs or raises."""
     before = ours()
     running = make()
-    monkeypatch.setattr(service, "_CLOSE_TIMEOUT", 0.01)
+    monkeypatch.setattr(loaded, "_TIMEOUT", 0.01)
 
     async def hang() -> None:
         await asyncio.get_running_loop().create_future()
@@ -153,7 +154,7 @@ def test_a_plugin_that_hangs_in_close_does_not_keep_the_service(
     make: Callable[..., Service], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It is left behind, and the log says so."""
-    monkeypatch.setattr(service, "_CLOSE_TIMEOUT", 0.05)
+    monkeypatch.setattr(loaded, "_TIMEOUT", 0.05)
     free = threading.Event()
     plugin = types.SimpleNamespace(name="hangs", close=free.wait, on_end=hookimpl(lambda run: None))
     make((plugin,)).close()
