@@ -1,4 +1,4 @@
-"""`bf-plugin bench`."""
+"""`bf-plugin bench`: measures this installation."""
 
 from __future__ import annotations
 

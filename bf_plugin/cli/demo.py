@@ -1,4 +1,4 @@
-"""`bf-plugin demo`."""
+"""`bf-plugin demo`: a gateway, a page and a simulated provider in one process."""
 
 from __future__ import annotations
 

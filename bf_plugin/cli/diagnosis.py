@@ -1,4 +1,4 @@
-"""What a run is doing or waiting for, told from the journal: for operators who ask why nothing moves."""
+"""What a run does or waits for, as the journal has it: for operators who ask why nothing moves."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _SLOW = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """`stuck` when a run will not go on by itself, or not as it should; `text` says why, or what it does."""
+    """What a run does (`text`); `stuck` if it will not go on by itself, or not as it should: then `text` says why."""
 
     text: str
     stuck: bool = False
@@ -32,15 +32,15 @@ def diagnose(
     if run.state == "ended":
         return Diagnosis("")
     if not alive:
-        return Diagnosis("its process is gone: the next process to look takes it", stuck=True)
+        return Diagnosis("its process is gone: another process will take it over", stuck=True)
     if run.deadline is not None and now > run.deadline + 1:
-        return Diagnosis(f"{duration(now - run.deadline)} past its deadline: its process does not get on", stuck=True)
+        return Diagnosis(f"{duration(now - run.deadline)} past its deadline: its process makes no progress", stuck=True)
     if run.state == "queued":
-        return Diagnosis("stopped, to be closed" if run.outcome else "waits for the run before it on its thread")
+        return Diagnosis("is stopped and about to end" if run.outcome else "waits for the run before it on its thread")
     if messages.get("sealed"):
         return Diagnosis("the gateway has not accepted its last message yet")
     if run.outcome is not None:
-        return Diagnosis("is being closed")
+        return Diagnosis("is ending")
     open_calls = [call for call in calls if call.state == "started"]
     if open_calls:
         return Diagnosis(", ".join(_waiting(call, now) for call in open_calls))

@@ -1,4 +1,4 @@
-"""`bf-plugin doctor`: is everything as a gateway needs it, and if not, what to do."""
+"""`bf-plugin doctor`: checks what a gateway needs, and says what to do."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`bf-plugin plugins`: what is installed, and what failed to load."""
+"""`bf-plugin plugins`: lists what is installed, and what failed to load."""
 
 from __future__ import annotations
 

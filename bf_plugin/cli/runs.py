@@ -1,4 +1,4 @@
-"""`bf-plugin runs`: the journal, for operators. Thread ids and keys are never shown."""
+"""`bf-plugin runs`: the journal, for operators. It never shows thread ids or keys."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def stop(deployment: _Deployment, run_id: str) -> None:
     ending = written(deployment.journal.runs.decide(run_id, CANCELLED))
     click.echo("cancelled" if ending.won else f"already {ending.status}")
     if run.state != ENDED and not deployment.alive(run):
-        click.echo("its process is gone: `end` is sent by the process that takes it")
+        click.echo("its process is gone: the process that takes it over will send `end`")
 
 
 def _known(deployment: _Deployment, run_id: str) -> RunLine:

@@ -1,4 +1,4 @@
-"""The deployment that `--app` and `--name` name, as `runs` and `doctor` find it."""
+"""The deployment that `--app` and `--name` name: `runs` and `doctor` look at it."""
 
 from __future__ import annotations
 

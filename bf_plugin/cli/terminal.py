@@ -1,4 +1,4 @@
-"""What commands print may come from a model, a plugin or a server."""
+"""Makes harmless what commands print: it may come from a model, a plugin or a server."""
 
 from __future__ import annotations
 

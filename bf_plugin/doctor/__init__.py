@@ -1,4 +1,4 @@
-"""The checks of `bf-plugin doctor`, which calls `check_up`: a module for each part that can be wrong."""
+"""The checks of `bf-plugin doctor`. It calls `check_up`; each part that can be wrong has a module."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Subject:
 
 
 def check_up(subject: Subject) -> Iterator[Finding]:
-    """Look at every part, and yield what is found as it is found. Nothing is changed, but for a test message."""
+    """Look at every part, and yield each finding at once. It changes nothing, and sends at most test messages."""
     settings, found = check_settings(subject.settings)
     secrets = {subject.app_key or ""} | (_secrets(settings) if settings else set())
     yield from (finding.without(secrets) for finding in found)
@@ -77,7 +77,7 @@ def _check(subject: Subject, settings: Settings, opened: ExitStack) -> Iterator[
 
 
 def _guarded(part: Part, findings: Iterator[Finding]) -> Iterator[Finding]:
-    """Let no check stop those behind it."""
+    """Make a finding of an error, so that the later checks are made too."""
     try:
         yield from findings
     except BFError as error:

@@ -105,7 +105,7 @@ class Receiver:
                 advice = "see that the gateway runs and is well; its log may say more"
             return failed("messaging", f"{self._name} did not take a test message with {label}: {error}", advice)
         except FutureTimeoutError:
-            return failed("messaging", f"{self._name}: no end of the test message within {_TIMEOUT:g} s", "see its log")
+            return failed("messaging", f"{self._name}: the test message took longer than {_TIMEOUT:g} s", "see its log")
         except Exception as error:  # of a messenger that is not ours: what it says may hold the key
             advice = "ask the author of the messenger"
             return failed("messaging", f"{self._name}: the messenger raised {type(error).__name__}", advice)

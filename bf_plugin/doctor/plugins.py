@@ -23,7 +23,7 @@ def check_plugins(settings: Settings, given: Iterable[object]) -> tuple[Plugins 
     except ConfigurationError as error:
         found.append(failed("plugins", str(error), "without it nothing starts: install or correct it"))
     if not plugins.engines:
-        found.append(failed("plugins", "no engine is loaded: nobody can ask a model", "see BF_PLUGINS_DISABLED"))
+        found.append(failed("plugins", "no engine is loaded: no run can ask a model", "see BF_PLUGINS_DISABLED"))
     return plugins, found or [ok("plugins", _summary(plugins))]
 
 

@@ -156,4 +156,4 @@ def _check_models(key: OperatorKey, asker: Asker, known: Collection[str] | None)
             advice = f"correct {where}" + (f"; known are {', '.join(near)}" if near else "")
             yield failed("provider", f"model {model} ({where}) is not known, or not to this key", advice)
         else:
-            yield skipped("provider", f"whether model {model} ({where}) is known: the server does not tell")
+            yield skipped("provider", f"whether model {model} ({where}) is known: the server does not say")

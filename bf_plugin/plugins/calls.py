@@ -79,11 +79,11 @@ class HookCalls:
             return await self._answer(trail, run, call)
         except Overdue as error:
             text = toolanswers.overdue(call.name, call.timeout, begun=error.begun)
-            trail.log(_log).warning("tool %s: %s", call.name, error)
+            trail.log(_log).warning("tool %s failed: %s", call.name, error)
         except PluginError as error:
             cause = error.__cause__ or error
             text = toolanswers.failed(call.name, cause)
-            trail.log(_log).warning("tool %s: %s", call.name, error, error=cause)
+            trail.log(_log).warning("tool %s failed: %s", call.name, error, error=cause)
         return ToolResult(toolanswers.answer_text(text), is_error=True)
 
     async def on_end(self, run: Run, outcome: Outcome) -> None:
@@ -141,7 +141,7 @@ class HookCalls:
         try:
             await self._result(trail, future, self._timeout)
         except PluginError as error:  # a hang; the guards have logged what plugins raised
-            trail.log(_log).error("%s: %s", hook, error)
+            trail.log(_log).error("%s failed: %s", hook, error)
 
     async def _in_worker(self, trail: Trail, seconds: float, job: Callable[[], T]) -> T:
         return await self._result(trail, self._submit(trail, job), seconds)

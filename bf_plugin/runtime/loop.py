@@ -60,7 +60,7 @@ class LoopThread:
                 return self._loop.run_forever()
             except (KeyboardInterrupt, SystemExit) as error:
                 # asyncio lets these out of a task. Its waiter gets them too, and the other runs must not stand still.
-                get_logger(__name__).error("%s was raised on the event loop", type(error).__name__, error=error)
+                get_logger(__name__).error("a task raised %s on the event loop", type(error).__name__, error=error)
                 if self._closing:  # the loop may have forgotten that it was to stop
                     return None
 
@@ -73,7 +73,7 @@ def _new_loop() -> asyncio.AbstractEventLoop:
         loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
     except Exception as error:
         if not isinstance(error, ModuleNotFoundError) or error.name != "uvloop":
-            get_logger(__name__).warning("uvloop cannot be used, asyncio's loop is: %s", in_short(error))
+            get_logger(__name__).warning("cannot use uvloop, using asyncio's loop: %s", in_short(error))
         return asyncio.new_event_loop()
     return loop
 

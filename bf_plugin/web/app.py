@@ -90,7 +90,9 @@ def _on_http_error(req: falcon.Request, resp: falcon.Response, error: falcon.HTT
 
 
 def _on_unexpected(req: falcon.Request, resp: falcon.Response, error: Exception, _: Any) -> None:
-    _log.bind(request_id=req.context.request_id).error("a bug: %s", type(error).__name__, error=error)
+    _log.bind(request_id=req.context.request_id).error(
+        "a request failed on a bug: %s", type(error).__name__, error=error
+    )
     _answer(req, resp, request_error(error))
 
 

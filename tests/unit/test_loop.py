@@ -71,7 +71,7 @@ def test_a_broken_uvloop_is_left_out(
     assert kind_of(loop) == "asyncio"
     (record,) = caplog.records
     assert (record.levelname, record.name) == ("WARNING", "bf_plugin.runtime.loop")
-    assert f"uvloop cannot be used, asyncio's loop is: {reason}" in record.getMessage()
+    assert f"cannot use uvloop, using asyncio's loop: {reason}" in record.getMessage()
     loop.close()
 
 
@@ -110,7 +110,7 @@ def test_what_ends_processes_does_not_end_the_loop(
     assert other.wait(5)
     assert kind_of(loop) in ("asyncio", "uvloop")
     said = [record.getMessage() for record in caplog.records]
-    assert said == [f"{type(error).__name__} was raised on the event loop"] * 2
+    assert said == [f"a task raised {type(error).__name__} on the event loop"] * 2
 
 
 def test_closing_ends_what_runs(loop: LoopThread) -> None:

@@ -91,7 +91,7 @@ def test_on_end_waits_with_patience_only(setup: Setup, workers: Workers, caplog:
         gate.wait(PATIENCE)
 
     run(setup(stuck=on_end, timeout=0.05).on_end(new_run(), outcome()))
-    assert "on_end: plugin stuck: no answer in 0.05 s" in caplog.text
+    assert "on_end failed: plugin stuck: no answer in 0.05 s" in caplog.text
     assert workers.lost == 1
     gate.set()
 

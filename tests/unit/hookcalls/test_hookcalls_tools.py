@@ -76,7 +76,7 @@ def test_nobody_answers(setup: Setup) -> None:
 def test_an_exception_is_told_to_the_model(setup: Setup, caplog: pytest.LogCaptureFixture, result: Any) -> None:
     """The run goes on, the model reads what happened, the log names run and plugin."""
     assert answer(setup(maths=tool(result))) == ToolResult("Error: add failed: ValueError: no such city", is_error=True)
-    assert "tool add: plugin maths: on_tool_call raised ValueError" in caplog.text
+    assert "tool add failed: plugin maths: on_tool_call raised ValueError" in caplog.text
 
 
 @pytest.mark.parametrize("error", [SystemExit(1), asyncio.CancelledError(), RecursionError(), PluginError("x", "y")])
@@ -113,7 +113,7 @@ def test_a_thread_that_hangs_is_lost_and_named(
     result = answer(calls, new_call(timeout=0.05))
     assert result.output == "Error: add did not answer within 0.05 seconds. It may have taken effect."
     assert (result.is_error, workers.lost) == (True, 1)
-    assert "tool add: plugin stuck: no answer in 0.05 s" in caplog.text
+    assert "tool add failed: plugin stuck: no answer in 0.05 s" in caplog.text
     gate.set()
 
 
@@ -163,7 +163,7 @@ def test_closed_threads_fail_calls_and_nothing_else(
     workers.close()
     assert answer(calls).is_error
     run(calls.on_end(new_run(), outcome()))
-    assert "on_end: plugin none: not called: hooks threads are closed" in caplog.text
+    assert "on_end failed: plugin none: not called: hooks threads are closed" in caplog.text
 
 
 def test_a_call_that_is_dropped_from_the_queue_is_not_a_cancellation(setup: Setup, workers: Workers) -> None:
