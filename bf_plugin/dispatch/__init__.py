@@ -21,6 +21,6 @@ def create_dispatcher(loop: LoopThread, parts: Parts, home: str | None) -> Dispa
     database = parts.journal.database
     if isinstance(database, SqliteFile):
         return LocalDispatcher(loop, parts, Owner(database.lock_folder), database)
-    from bf_plugin.dispatch.procrastinate import ProcrastinateDispatcher
+    from bf_plugin.dispatch.postgres import PostgresDispatcher
 
-    return ProcrastinateDispatcher(loop, parts, database, home)
+    return PostgresDispatcher(loop, parts, database, home)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from bf_plugin.dispatch.drives import Drives
 from bf_plugin.dispatch.owner import Owner
+from bf_plugin.dispatch.port import Dispatcher
 from bf_plugin.dispatch.watcher import Watcher
 from bf_plugin.journal.sqlite import SqliteFile
 from bf_plugin.run.driver import Parts
 from bf_plugin.runtime.loop import LoopThread
 
 _TICK = 0.02
-"""Seconds until this process looks at its mark again: so late it may hear of a stop at another."""
+"""Seconds until this process looks at its mark again: by so much it may be late to hear of a stop at another."""
 
 _IDLE_TICK = 0.1
 """The same while it drives nothing. What begins and is stopped within this time is heard of as late as that."""
@@ -18,7 +18,7 @@ _IDLE_TICK = 0.1
 _SWEEP = 0.5
 
 
-class LocalDispatcher(Drives):
+class LocalDispatcher(Dispatcher):
     """Drives runs on the loop of this process, and goes on with those that another process of the host left."""
 
     def __init__(self, loop: LoopThread, parts: Parts, owner: Owner, database: SqliteFile) -> None:
@@ -36,20 +36,20 @@ class LocalDispatcher(Drives):
         self._watcher.start()
 
     def close(self) -> None:
-        """Stop driving and give up ownership: what is on record is another process's to go on with."""
+        """Stop driving and give up ownership: other processes go on with what is on record."""
         if not self._closed:
             self._watcher.close()
             super().close()
             self._mark.release()
 
     def _tick(self) -> float:
-        return _TICK if self._apps else _IDLE_TICK
+        return _TICK if self._held else _IDLE_TICK
 
     def _sweep(self) -> None:
         """Take over the runs of dead processes; see what a process that died as it signalled did to ours."""
         self._look()
         self._drop_ended()
-        under_way = self._parts.journal.runs.under_way()
+        under_way = self._runs.under_way()
         dead = {owner for _, _, owner in under_way if owner is None or not self._mark.is_alive(owner)}
         orphans = [(run_id, epoch) for run_id, epoch, owner in under_way if owner in dead]
         self._take_over(*[orphan for orphan in orphans if orphan[0] not in self._unreadable])

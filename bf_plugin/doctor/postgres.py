@@ -17,7 +17,7 @@ from bf_plugin.settings import Settings
 def check_postgres(server: PostgresServer, settings: Settings) -> Iterator[Finding]:
     """Look at the extra, the connection, the tables, the queue, the signals and the heartbeat, in this order."""
     try:
-        from bf_plugin.dispatch import jobs
+        from bf_plugin.dispatch.postgres import install
     except ImportError as error:
         advice = "pip install 'bf_plugin[postgres]'"
         yield failed("database", f"postgresql:// needs libraries that are not there: {error}", advice)
@@ -30,7 +30,7 @@ def check_postgres(server: PostgresServer, settings: Settings) -> Iterator[Findi
     trip, found = check_tables(server, keys)
     yield from found
     if trip is not None:
-        yield from _queue(lambda: jobs.install(server.conninfo, keep=False))
+        yield from _queue(lambda: install(server.conninfo, keep=False))
         yield from _signals(server)
         yield heartbeat(trip, settings)
 

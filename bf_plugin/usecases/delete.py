@@ -17,9 +17,9 @@ from bf_plugin.run.provider import engine_key
 from bf_plugin.runtime.ids import is_ours
 from bf_plugin.runtime.logs import get_logger
 from bf_plugin.runtime.loop import LoopThread
-from bf_plugin.usecases.waiters import Waiters
+from bf_plugin.usecases.admission import Admission
 
-PATIENCE = 20.0
+TIMEOUT = 20.0
 """Seconds the provider may take; what is not deleted by then counts as kept."""
 
 
@@ -35,12 +35,13 @@ class Deletion:
     """Deletes threads. Called in request threads."""
 
     def __init__(
-        self, *, journal: Journal, engines: Mapping[str, BaseEngine], loop: LoopThread, waiters: Waiters
+        self, *, journal: Journal, engines: Mapping[str, BaseEngine], loop: LoopThread, admission: Admission
     ) -> None:
-        self._journal = journal
+        self._runs = journal.runs
+        self._threads = journal.threads
         self._engines = engines
         self._loop = loop
-        self._waiters = waiters
+        self._admission = admission
         self._log = get_logger(__name__)
 
     def delete(self, thread_id: str, app: App, provider_key: str | None) -> Deleted:
@@ -49,14 +50,14 @@ class Deletion:
         Raises RequestError 404 for a thread the app does not have, 409 while it has a run under way. The journal comes
         first: what the provider does about it cannot keep a person's words here.
         """
-        if not (is_ours(thread_id) and self._journal.runs.has_thread(thread_id, app.id)):
+        if not (is_ours(thread_id) and self._runs.has_thread(thread_id, app.id)):
             raise _unknown()
-        with self._waiters.place() as may_wait:
+        with self._admission.waiting() as may_wait:
             if not may_wait:
                 raise RequestError(503, "too many requests wait: try later", retry_after=1)
-            kept = self._journal.threads.kept(thread_id)
+            kept = self._threads.kept(thread_id)
             try:
-                written(self._journal.threads.delete(thread_id, app.id))
+                written(self._threads.delete(thread_id, app.id))
             except UnknownThread:
                 raise _unknown() from None
             except ThreadBusy:
@@ -74,7 +75,7 @@ class Deletion:
             return Deleted("kept", "the key it is stored under is not at hand: send it as X-Provider-Key")
         asked = self._loop.run(engine.forget(kept.names, access))
         try:
-            gone = asked.result(PATIENCE)
+            gone = asked.result(TIMEOUT)
         except (BFError, FutureTimeoutError) as error:
             asked.cancel()
             self._log.warning("the provider keeps a deleted thread: %s", str(error) or "no answer in time")

@@ -1,6 +1,6 @@
-"""The use cases of a page that comes back, and of whoever looks: a run's state, its events, a thread's messages.
+"""What a page that comes back, or an operator, is shown: a run's state, its events, a thread's messages.
 
-Called in request threads; no HTTP here. Everything is read from the journal, so any process of the deployment answers.
+Request threads call this. Everything is read from the journal, so any process of the deployment answers.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from bf_plugin.journal import Journal, RunRecord
 from bf_plugin.journal.records import Sealed
 from bf_plugin.journal.states import ENDED, QUEUED
 from bf_plugin.runtime.ids import is_ours
-from bf_plugin.usecases.waiters import Waiters
+from bf_plugin.usecases.admission import Admission
 from bf_plugin.values import Usage
 
 POLL = 0.1
@@ -50,9 +50,11 @@ class RunReport:
 class Inspection:
     """Reads runs and threads. Knowing a run's two ids is the permission, as it is for stopping it."""
 
-    def __init__(self, *, journal: Journal, waiters: Waiters) -> None:
-        self._journal = journal
-        self._waiters = waiters
+    def __init__(self, *, journal: Journal, admission: Admission) -> None:
+        self._runs = journal.runs
+        self._messages = journal.log
+        self._overview = journal.overview
+        self._admission = admission
         self._closed = threading.Event()
 
     def close(self) -> None:
@@ -87,10 +89,10 @@ class Inspection:
         `gone` tells that nobody reads them any more. Raises RequestError 404, and 503 when too many requests wait.
         """
         record = self._record(run_id, thread_id)
-        if record.state == ENDED and not self._journal.log.after(run_id, after):
+        if record.state == ENDED and not self._messages.after(run_id, after):
             return None
         with ExitStack() as stack:
-            if not stack.enter_context(self._waiters.place()):
+            if not stack.enter_context(self._admission.waiting()):
                 raise RequestError(503, "too many requests wait for events: ask for them as JSON", retry_after=1)
             return Following(self._tail(run_id, after, gone), stack.pop_all())
 
@@ -99,9 +101,9 @@ class Inspection:
 
         What the model said is taken from the events, so it is what `on_delta` let through. Raises RequestError 404.
         """
-        if not (is_ours(thread_id) and self._journal.runs.has_thread(thread_id, app)):
+        if not (is_ours(thread_id) and self._runs.has_thread(thread_id, app)):
             raise invalid("threadId", "is not known to this app", 404)
-        turns = self._journal.overview.turns(thread_id, limit + 1)
+        turns = self._overview.turns(thread_id, limit + 1)
         found: list[dict[str, Any]] = []
         for run_id, asked in turns[-limit:]:
             found += [_published(run_id, message) for message in asked if message["role"] in ("user", "assistant")]
@@ -113,16 +115,16 @@ class Inspection:
         return [text for text in step_texts(self._events_after(run_id, 0)) if text]
 
     def _record(self, run_id: str, thread_id: str) -> RunRecord:
-        record = self._journal.runs.get(run_id, thread_id) if is_ours(run_id) and is_ours(thread_id) else None
+        record = self._runs.get(run_id, thread_id) if is_ours(run_id) and is_ours(thread_id) else None
         if record is None:
             raise invalid("runId", "is not known with this threadId", 404)
         return record
 
     def _events_after(self, run_id: str, seq: int) -> list[Event]:
-        return _events(self._journal.log.after(run_id, seq), seq)
+        return _events(self._messages.after(run_id, seq), seq)
 
     def _usage_so_far(self, run_id: str) -> Usage:
-        return sum((step.usage for step in self._journal.overview.steps(run_id)), Usage())
+        return sum((step.usage for step in self._overview.steps(run_id)), Usage())
 
     def _tail(self, run_id: str, after: int, gone: Callable[[], bool]) -> Iterator[Sequence[Event]]:
         """Yield batches until `end`, the run's disappearance or this process's; empty ones are heartbeats."""
@@ -131,8 +133,8 @@ class Inspection:
         while not over:
             now = time.monotonic()
             if now - looked >= _STATE_EVERY:  # before the events are read: what it committed earlier is among them
-                over, looked = self._journal.overview.state(run_id) in (ENDED, None), now
-            rows = self._journal.log.after(run_id, after, number)
+                over, looked = self._overview.state(run_id) in (ENDED, None), now
+            rows = self._messages.after(run_id, after, number)
             batch = _events(rows, after)
             number = rows[-1].number if rows else number
             over = over or any(event["type"] == "end" for event in batch)
@@ -142,16 +144,16 @@ class Inspection:
             over = over or self._wait() or gone()
 
     def _wait(self) -> bool:
-        """Pause until there may be news; true when this process closes. The place where a wake-up would come in."""
+        """Pause until there may be news; true when this process closes. A wake-up would come in here."""
         return self._closed.wait(POLL)
 
 
 class Following:
-    """Batches of events as they are committed. Holds a place among the waiters until it ends or is closed."""
+    """Batches of events as they are committed. Counts as a request that waits until it ends or is closed."""
 
-    def __init__(self, batches: Iterator[Sequence[Event]], place: ExitStack) -> None:
+    def __init__(self, batches: Iterator[Sequence[Event]], waiting: ExitStack) -> None:
         self._batches = batches
-        self._place = place
+        self._waiting = waiting
 
     def __iter__(self) -> Iterator[Sequence[Event]]:
         return self
@@ -164,8 +166,8 @@ class Following:
             raise
 
     def close(self) -> None:
-        """Give the place back; may be called again."""
-        self._place.close()
+        """Wait no more; may be called again."""
+        self._waiting.close()
 
 
 def _events(rows: Sequence[Sealed], after: int) -> list[Event]:

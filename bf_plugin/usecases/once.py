@@ -17,10 +17,9 @@ from bf_plugin.gateway.apps import App
 from bf_plugin.gateway.events import events_in, step_texts
 from bf_plugin.journal import Journal
 from bf_plugin.journal.keys import Claim, FirstStart, KeyTaken
-from bf_plugin.run.ending import failure_of
 from bf_plugin.run.ticket import FullEnding, Ticket
-from bf_plugin.usecases.runs import ACCEPT_PATIENCE, Origin, Runs, Started
-from bf_plugin.usecases.waiters import Waiters
+from bf_plugin.usecases.admission import Admission
+from bf_plugin.usecases.start import ACCEPT_TIMEOUT, Origin, Started, Starts, completed
 
 _LONGEST = 255
 _POLL = 0.05
@@ -36,23 +35,25 @@ class _Answer:
     result: FullEnding | None = field(default=None, repr=False)
 
 
-class Starts:
+class Once:
     """Starts runs, each key's once. A key is free again when its start was refused."""
 
-    def __init__(self, *, runs: Runs, journal: Journal, waiters: Waiters) -> None:
-        self._runs = runs
-        self._journal = journal
-        self._waiters = waiters
+    def __init__(self, *, starts: Starts, journal: Journal, admission: Admission) -> None:
+        self._starts = starts
+        self._keys = journal.keys
+        self._runs = journal.runs
+        self._messages = journal.log
+        self._admission = admission
 
     def start(self, request: StartRequest, app: App, origin: Origin, claim: Claim | None) -> Started:
         """Start a run, or return what the first start with this key was answered.
 
-        Raises what `Runs.start` raises, RequestError 422 for a key that came with another body.
+        Raises what `Starts.start` raises, RequestError 422 for a key that came with another body.
         """
         if claim is None:
-            return self._runs.start(request, app, origin)
+            return self._starts.start(request, app, origin)
         while True:
-            first = self._journal.keys.get(app.id, claim.key)
+            first = self._keys.get(app.id, claim.key)
             if first is None:
                 try:
                     return self._first(request, app, origin, claim)
@@ -65,23 +66,23 @@ class Starts:
                 return repeated
 
     def _first(self, request: StartRequest, app: App, origin: Origin, claim: Claim) -> Started:
-        started = self._runs.start(request, app, origin, claim)
+        started = self._starts.start(request, app, origin, claim)
         # Not awaited: an answer that is not kept is made from the run.
-        self._journal.keys.answer(
+        self._keys.answer(
             started.run_id, msgspec.to_builtins(_Answer(warnings=started.warnings, result=started.ending))
         )
         return started
 
     def _repeat(self, first: FirstStart, request: StartRequest, app: App, claim: Claim) -> Started | None:
         """Return the first start's answer, once there is one; None when that start was refused."""
-        with self._waiters.place() as may_wait:
+        with self._admission.waiting() as may_wait:
             while first.answer is None and not _is_lost(first, request):
                 if not may_wait:
                     if request.stream:
                         break
                     raise RequestError(503, "too many callers wait for answers: try later", retry_after=1)
                 time.sleep(_POLL)
-                now = self._journal.keys.get(app.id, claim.key)
+                now = self._keys.get(app.id, claim.key)
                 if now is None or now.run_id != first.run_id:
                     return None
                 first = now
@@ -91,19 +92,15 @@ class Starts:
         return Started(**ids, ticket=Ticket(), warnings=answer.warnings, ending=ending)
 
     def _ending(self, first: FirstStart) -> FullEnding:
-        """Return how a run ended whose caller was never answered, or was answered with its failure, which is raised."""
-        record = self._journal.runs.get(first.run_id, first.thread_id)
+        """Return how a run ended whose caller was never answered, or was answered with an error, which is raised."""
+        record = self._runs.get(first.run_id, first.thread_id)
         if record is None:
             raise RequestError(404, "the run of this key is not kept any longer")
-        texts = step_texts(event for row in self._journal.log.after(record.id) for event in events_in(row.body))
+        texts = step_texts(event for row in self._messages.after(record.id) for event in events_in(row.body))
         text = texts[-1] if record.outcome == "completed" else "".join(texts)
         ended: dict[str, Any] = {"status": record.outcome, "finish_reason": record.finish_reason}
         content = [{"type": "text", "text": {"value": text}}] if text else []
-        ending = FullEnding(**ended, usage=record.usage, content=content, error=record.error)
-        if error := failure_of(ending):
-            error.data.update(threadId=record.thread_id, runId=record.id)
-            raise error
-        return ending
+        return completed(FullEnding(**ended, usage=record.usage, content=content, error=record.error), record)
 
 
 def claim_of(key: str | None, body: Mapping[str, Any]) -> Claim | None:
@@ -123,6 +120,6 @@ def _digest(text: str) -> str:
 
 
 def _is_lost(first: FirstStart, request: StartRequest) -> bool:
-    """Tell whether whoever should have kept the answer is gone: only the run tells then."""
-    answered_at = first.created_at + ACCEPT_PATIENCE if request.stream else first.ended_at
+    """Tell whether the process that should have kept the answer is gone: then only the run tells."""
+    answered_at = first.created_at + ACCEPT_TIMEOUT if request.stream else first.ended_at
     return answered_at is not None and time.time() > answered_at + _GRACE

@@ -15,8 +15,8 @@ from bf_plugin.runtime.logs import get_logger, request_id
 from bf_plugin.settings import Settings
 from bf_plugin.usecases.delete import Deletion
 from bf_plugin.usecases.inspect import Inspection
-from bf_plugin.usecases.once import Starts
-from bf_plugin.usecases.runs import Runs
+from bf_plugin.usecases.once import Once
+from bf_plugin.usecases.stop import Stops
 from bf_plugin.web.cors import CrossOrigin
 from bf_plugin.web.health import HealthzResource, PluginsResource, ReadyzResource
 from bf_plugin.web.inspection import EventsResource, MessagesResource, RunResource, ThreadResource
@@ -28,8 +28,8 @@ _log = get_logger(__name__)
 
 
 def create_app(
-    runs: Runs,
-    starts: Starts,
+    once: Once,
+    stops: Stops,
     inspection: Inspection,
     deletion: Deletion,
     apps: Apps,
@@ -44,16 +44,16 @@ def create_app(
     app.add_error_handler(Exception, _on_unexpected)
     app.add_error_handler(BFError, _on_error)
     app.add_error_handler(falcon.HTTPError, _on_http_error)
-    answers = ToolResponseResource(runs, settings)
+    answers = ToolResponseResource(stops, settings)
     for path, resource in (
-        ("", StartResource(starts, apps, settings)),
-        ("/stop", StopResource(runs, apps, settings)),
+        ("", StartResource(once, apps, settings)),
+        ("/stop", StopResource(stops, apps, settings)),
         ("/tool-response", answers),
         ("/runs/{run_id}", RunResource(inspection)),
         ("/runs/{run_id}/events", EventsResource(inspection)),
         ("/threads/{thread_id}", ThreadResource(deletion, apps)),
         ("/threads/{thread_id}/messages", MessagesResource(inspection, apps)),
-        ("/openapi.json", OpenAPIResource(runs.providers)),
+        ("/openapi.json", OpenAPIResource(sorted(plugins.engines))),
         ("/healthz", HealthzResource()),
         ("/readyz", ready),
         ("/plugins", PluginsResource(plugins, apps)),

@@ -25,12 +25,13 @@ from bf_plugin.run.pace import Pace
 from bf_plugin.runtime.loop import LoopThread
 from bf_plugin.runtime.workers import Workers
 from bf_plugin.settings import Settings
+from bf_plugin.usecases.admission import Admission
 from bf_plugin.usecases.delete import Deletion
 from bf_plugin.usecases.inspect import Inspection
-from bf_plugin.usecases.once import Starts
+from bf_plugin.usecases.once import Once
 from bf_plugin.usecases.retain import Retention
-from bf_plugin.usecases.runs import Runs
-from bf_plugin.usecases.waiters import Waiters
+from bf_plugin.usecases.start import Starts
+from bf_plugin.usecases.stop import Stops
 from bf_plugin.web.app import create_app
 from bf_plugin.web.health import ReadyzResource
 from bf_plugin.web.refusal import nothing_else
@@ -67,7 +68,7 @@ class Service:
             opened.callback(self._plugins.close_on, loop)
             self._plugins.check(settings)
             used = {name: adapted(engine) for name, engine in self._plugins.engines.items()}
-            hooks = HookCalls(self._plugins.manager, workers)
+            self._hooks = hooks = HookCalls(self._plugins.manager, workers)
             self._host_messenger = None if caller is None else HostMessenger(caller)
             parts = Parts(
                 journal=journal,
@@ -81,27 +82,31 @@ class Service:
             dispatcher = create_dispatcher(loop, parts, (name or "") if host_messaging else None)
             opened.callback(dispatcher.close)
             lease.count = dispatcher.active
-            waiters = Waiters(settings.max_waiters or 2)
-            self.runs = Runs(
+            admission = Admission(
+                max_runs=settings.max_runs, max_waiters=settings.max_waiters or 2, active=dispatcher.active
+            )
+            stops = Stops(journal=journal, dispatcher=dispatcher)
+            starts = Starts(
                 settings=settings,
                 journal=journal,
                 dispatcher=dispatcher,
                 hooks=hooks,
                 engines=used,
                 host_messaging=host_messaging,
-                waiters=waiters,
+                admission=admission,
+                stops=stops,
             )
-            self.knows_tool_call = self.runs.knows_tool_call
-            starts = Starts(runs=self.runs, journal=journal, waiters=waiters)
-            inspection = Inspection(journal=journal, waiters=waiters)
+            self.knows_tool_call = stops.knows_tool_call
+            once = Once(starts=starts, journal=journal, admission=admission)
+            inspection = Inspection(journal=journal, admission=admission)
             opened.callback(inspection.close)
-            deletion = Deletion(journal=journal, engines=used, loop=loop, waiters=waiters)
+            deletion = Deletion(journal=journal, engines=used, loop=loop, admission=admission)
             ready = ReadyzResource(journal=journal, caller=caller, workers=workers, plugins=self._plugins)
             dispatcher.start()
             loop.run(Retention(journal, settings.retention_days).run())
             self._warming = threading.Thread(target=self._plugins.warm_up, name="warm-up", daemon=True)
             self._warming.start()
-            self.app = create_app(self.runs, starts, inspection, deletion, apps, ready, self._plugins, settings)
+            self.app = create_app(once, stops, inspection, deletion, apps, ready, self._plugins, settings)
             self._opened = opened.pop_all()
 
     def close(self) -> None:

@@ -12,8 +12,9 @@ from bf_plugin.gateway.apps import Apps
 from bf_plugin.gateway.host import host_environ
 from bf_plugin.runtime.tracecontext import trace_context
 from bf_plugin.settings import Settings
-from bf_plugin.usecases.once import Starts, claim_of
-from bf_plugin.usecases.runs import Origin, Runs, Started
+from bf_plugin.usecases.once import Once, claim_of
+from bf_plugin.usecases.start import Origin, Started
+from bf_plugin.usecases.stop import Stops
 from bf_plugin.web.paths import AFTER
 from bf_plugin.web.reading import app_key, authenticate, read_json
 
@@ -21,8 +22,8 @@ from bf_plugin.web.reading import app_key, authenticate, read_json
 class StartResource:
     """`POST /stream/create/assistants`."""
 
-    def __init__(self, starts: Starts, apps: Apps, settings: Settings) -> None:
-        self._starts = starts
+    def __init__(self, once: Once, apps: Apps, settings: Settings) -> None:
+        self._once = once
         self._apps = apps
         self._limit = settings.body_limit
 
@@ -34,7 +35,7 @@ class StartResource:
         trace = trace_context(req.get_header("traceparent"), req.get_header("tracestate"))
         origin = Origin(request_id=req.context.request_id, host_environ=host_environ(req.env), trace=trace)
         claim = claim_of(req.get_header("Idempotency-Key"), body)
-        started = self._starts.start(request, app, origin, claim)
+        started = self._once.start(request, app, origin, claim)
         req.env.setdefault(AFTER, []).append(started.release)
         resp.status = falcon.HTTP_201 if request.stream else falcon.HTTP_200
         resp.media = _answer(request, started)
@@ -45,8 +46,8 @@ class StopResource:
 
     cross_origin = ("POST",)
 
-    def __init__(self, runs: Runs, apps: Apps, settings: Settings) -> None:
-        self._runs = runs
+    def __init__(self, stops: Stops, apps: Apps, settings: Settings) -> None:
+        self._stops = stops
         self._apps = apps
         self._limit = settings.body_limit
         self._needs_key = settings.stop_needs_key
@@ -54,7 +55,7 @@ class StopResource:
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Stop a run, gracefully whatever its state."""
         request = parse_stop(read_json(req, self._limit))
-        status = self._runs.stop(request, self._app_id(req, request.api_key))
+        status = self._stops.stop(request, self._app_id(req, request.api_key))
         resp.media = {"success": True, "status": status, "threadId": request.thread_id, "runId": request.run_id}
 
     def _app_id(self, req: falcon.Request, sent: str | None) -> str | None:
@@ -74,14 +75,14 @@ class ToolResponseResource:
 
     cross_origin = ("POST",)
 
-    def __init__(self, runs: Runs, settings: Settings) -> None:
-        self._runs = runs
+    def __init__(self, stops: Stops, settings: Settings) -> None:
+        self._stops = stops
         self._limit = settings.body_limit
 
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Take a page's answer; one that comes late is ignored, not refused."""
         answer = parse_tool_answer(read_json(req, self._limit))
-        resp.media = {"success": True, "status": self._runs.answer_tool(answer)}
+        resp.media = {"success": True, "status": self._stops.answer_tool(answer)}
 
 
 def _answer(request: StartRequest, started: Started) -> dict[str, Any]:

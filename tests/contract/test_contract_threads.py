@@ -87,7 +87,7 @@ def busy(deployed: Deployment, gate: Gate) -> dict[str, Any]:
 
 def test_enqueue(deploy: Deploy, monkeypatch: pytest.MonkeyPatch) -> None:
     """An operator may let starts on a busy thread run one after the other, each with what was said before it."""
-    monkeypatch.setattr("bf_plugin.usecases.runs.ACCEPT_PATIENCE", 0.05)
+    monkeypatch.setattr("bf_plugin.usecases.start.ACCEPT_TIMEOUT", 0.05)
     deployed, gate = deploy(thread_busy="enqueue"), Gate()
     first = busy(deployed, gate)
 
@@ -106,7 +106,7 @@ def test_enqueue(deploy: Deploy, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_stop_of_a_queued_run(deploy: Deploy, monkeypatch: pytest.MonkeyPatch) -> None:
     """It ends at once, asks the provider nothing, and does not hold up those behind it, however slow its page is."""
-    monkeypatch.setattr("bf_plugin.usecases.runs.ACCEPT_PATIENCE", 0.05)
+    monkeypatch.setattr("bf_plugin.usecases.start.ACCEPT_TIMEOUT", 0.05)
     deployed, gate = deploy(thread_busy="enqueue"), Gate()
     first = busy(deployed, gate)
     second = deployed.start("Second", thread_id=first["threadId"])

@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 EXTRAS = {
     "bench/control.py": "fast",
-    "dispatch/jobs.py": "postgres",
+    "dispatch/postgres.py": "postgres",
     "journal/postgres.py": "postgres",
     "runtime/loop.py": "fast",
 }

@@ -129,7 +129,6 @@ def test_no_module_is_named_like_a_package_we_depend_on() -> None:
 
 
 STILL_NAMED_LIKE_ONE = {
-    "dispatch.procrastinate",
     "gateway.messengers.http",
     "testing.gateway.bodies",
     "usecases.inspect",

@@ -14,8 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 from bf_plugin.cli import main
-from bf_plugin.dispatch.jobs import Jobs
-from bf_plugin.dispatch.procrastinate import ProcrastinateDispatcher
+from bf_plugin.dispatch.postgres import Jobs, PostgresDispatcher, install
 from bf_plugin.errors import JournalError
 from bf_plugin.gateway import events
 from bf_plugin.gateway.messengers.port import Destination
@@ -69,7 +68,7 @@ class Process:
             engine=lambda name: engine,
             messenger=lambda record: self.gateway,
         )
-        self.dispatcher = ProcrastinateDispatcher(self.loop, parts, self.journal.database, home)
+        self.dispatcher = PostgresDispatcher(self.loop, parts, self.journal.database, home)
         self.dispatcher.start()
 
     def record(self, *, owner: str | None = None, thread_id: str | None = None) -> RunRecord:
@@ -271,8 +270,8 @@ def test_jobs_are_offered_once_and_lost_ones_removed(postgres_url: str) -> None:
         taken.append((run_id, epoch))
 
     jobs = Jobs(postgres_url, "runs", take)
-    jobs.install()
-    jobs.install()
+    install(postgres_url)
+    install(postgres_url)
 
     async def offer() -> None:
         async with jobs._app.open_async():
@@ -307,9 +306,5 @@ def test_a_user_who_may_not_make_schemas_is_told(postgres_url: str) -> None:
         connection.execute("DROP ROLE IF EXISTS bf_poor")
         connection.execute("CREATE ROLE bf_poor LOGIN")
 
-    async def take(run_id: str, epoch: int) -> None: ...
-
-    jobs = Jobs(postgres_url.replace("//postgres:", "//bf_poor:"), "runs", take)
-
     with pytest.raises(JournalError, match="grant CREATE on the database"):
-        jobs.install()
+        install(postgres_url.replace("//postgres:", "//bf_poor:"))

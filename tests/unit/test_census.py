@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bf_plugin.dispatch.census import Census
+from bf_plugin.dispatch.postgres import Census
 from bf_plugin.errors import ConfigurationError
 from bf_plugin.journal.owners import OwnerRow
 from bf_plugin.settings import load_settings

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from sqlalchemy import update
 
-from bf_plugin.dispatch import drives, local
+from bf_plugin.dispatch import local, port
 from bf_plugin.dispatch.local import LocalDispatcher
 from bf_plugin.dispatch.owner import Owner
 from bf_plugin.engines.port import BaseEngine
@@ -130,7 +130,7 @@ def eventually(condition: Callable[[], bool]) -> None:
 
 def test_no_event_before_the_start_is_answered(boot: Callable[..., Process], monkeypatch: pytest.MonkeyPatch) -> None:
     """Events wait for the answer's close."""
-    monkeypatch.setattr(drives, "_RELEASE_PATIENCE", 60.0)
+    monkeypatch.setattr(port, "_RELEASE_TIMEOUT", 60.0)
     process = boot(ScriptedEngine(["text"]))
     record, ticket = process.start()
     ticket.wait_accepted(5)
@@ -144,7 +144,7 @@ def test_no_event_before_the_start_is_answered(boot: Callable[..., Process], mon
 
 def test_a_server_that_never_closes_an_answer(boot: Callable[..., Process], monkeypatch: pytest.MonkeyPatch) -> None:
     """Events go out a moment later; the run does not wait for ever."""
-    monkeypatch.setattr(drives, "_RELEASE_PATIENCE", 0.05)
+    monkeypatch.setattr(port, "_RELEASE_TIMEOUT", 0.05)
     process = boot(ScriptedEngine(["text"]))
     _, ticket = process.start()
 
@@ -323,7 +323,7 @@ def test_a_journal_that_takes_no_takeover(
 
     eventually(lambda: process.state(dead) == "ended")
     assert tries == 4
-    assert caplog.text.count("cannot be taken over yet: the disk is full; free space") == 1
+    assert caplog.text.count("this one cannot take it over yet: the disk is full; free space") == 1
 
 
 def test_runs_of_a_living_process_are_left(boot: Callable[..., Process]) -> None:

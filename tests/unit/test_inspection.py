@@ -16,8 +16,8 @@ from bf_plugin.journal import Ending, Journal, RunRecord, open_journal
 from bf_plugin.journal.records import Sealed
 from bf_plugin.testing import records
 from bf_plugin.testing.records import a_run
+from bf_plugin.usecases.admission import Admission
 from bf_plugin.usecases.inspect import Inspection
-from bf_plugin.usecases.waiters import Waiters
 from bf_plugin.values import Usage
 
 KEY = "q1a9Wd2LJ0V0Sg4Vw0P8xJc0v5m7B8n9K1Zb3Xc4Y5U="
@@ -37,7 +37,7 @@ def journal(path: Path) -> Iterator[Journal]:
 
 @pytest.fixture
 def inspection(journal: Journal) -> Inspection:
-    return Inspection(journal=journal, waiters=Waiters(2))
+    return Inspection(journal=journal, admission=Admission(max_runs=1, max_waiters=2, active=lambda app: 0))
 
 
 @pytest.fixture

@@ -138,7 +138,7 @@ def test_plugins_are_lent_the_journal_and_the_loop(make: Callable[..., Service])
 
     for expected in (1, 3):
         running = make((counter,))
-        running.runs._hooks.before_run(new_draft())
+        running._hooks.before_run(new_draft())
         running.close()
         count = expected
         assert plugins[-1].said == [

@@ -90,10 +90,10 @@ def test_a_postgres_user_without_rights(postgres_url: str) -> None:
 
 def test_the_extra_is_missing(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is said what to install."""
-    for module in [name for name in sys.modules if name.startswith("bf_plugin.dispatch.jobs")]:
+    for module in [name for name in sys.modules if name.startswith("bf_plugin.dispatch.postgres")]:
         monkeypatch.delitem(sys.modules, module)
     monkeypatch.setitem(sys.modules, "procrastinate", None)
-    monkeypatch.delattr("bf_plugin.dispatch.jobs", raising=False)
+    monkeypatch.delattr("bf_plugin.dispatch.postgres", raising=False)
 
     assert "pip install 'bf_plugin[postgres]'" in postgres(postgres_url).failure("database")
 

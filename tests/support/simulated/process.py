@@ -24,8 +24,9 @@ from bf_plugin.run.pace import Pace
 from bf_plugin.run.ticket import FullEnding, Ticket
 from bf_plugin.runtime.workers import Workers
 from bf_plugin.settings import Settings
-from bf_plugin.usecases.runs import Runs
-from bf_plugin.usecases.waiters import Waiters
+from bf_plugin.usecases.admission import Admission
+from bf_plugin.usecases.start import Starts
+from bf_plugin.usecases.stop import Stops
 from bf_plugin.values import Delta, Outcome, Run
 from simulated.clock import Clock, SteppedLoop, SteppedLoopThread
 from simulated.gateway import Wire
@@ -83,14 +84,16 @@ class Process:
             messenger=lambda record: around.messenger,
         )
         self.dispatcher = LocalDispatcher(thread, parts, cast("Owner", mark), cast("SqliteFile", self.journal.database))
-        self.runs = Front(
+        self.stops = Stops(journal=self.journal, dispatcher=self.dispatcher)
+        self.starts = Front(
             settings=around.settings,
             journal=self.journal,
             dispatcher=self.dispatcher,
             hooks=parts.hooks,
             engines={"scripted": around.engine},
             host_messaging=False,
-            waiters=Waiters(100),
+            admission=Admission(max_runs=around.settings.max_runs, max_waiters=100, active=self.dispatcher.active),
+            stops=self.stops,
         )
 
     @property
@@ -162,8 +165,8 @@ class Process:
         return writer
 
 
-class Front(Runs):
-    """The use cases, but for waiting: a test is the request that waits."""
+class Front(Starts):
+    """Starts, but for waiting: a test is the request that waits."""
 
     def _wait(self, ticket: Ticket, *, stream: bool, may_wait: bool, record: RunRecord) -> FullEnding | None:
         return None

@@ -14,13 +14,13 @@ import pytest
 
 from bf_plugin.bodies import StopRequest, ToolAnswer, parse_start
 from bf_plugin.bodies.uitools import is_ui
-from bf_plugin.dispatch import drives
+from bf_plugin.dispatch import port
 from bf_plugin.errors import ProviderError, RequestError
 from bf_plugin.gateway.apps import App
 from bf_plugin.journal import Journal
 from bf_plugin.runtime import ids
 from bf_plugin.settings import Settings
-from bf_plugin.usecases.runs import Origin
+from bf_plugin.usecases.start import Origin
 from simulated.clock import Clock
 from simulated.driving import NamedDrive
 from simulated.gateway import Gateway, Wire
@@ -45,7 +45,7 @@ class World:
         self.clock = Clock()
         self._patches.setattr(time, "time", self.clock.time)
         self._patches.setattr(ids, "secrets", _Counted())
-        self._patches.setattr(drives, "Drive", NamedDrive)
+        self._patches.setattr(port, "Drive", NamedDrive)
         self.policy = policy
         self._watched = open_journal()
         self.gateway = Gateway()
@@ -203,7 +203,7 @@ class World:
         request = parse_start(_body(user, thread_id, stream=stream))
         others = self._undecided(thread_id)
         try:
-            started = process.runs.start(request, APP, Origin(request_id=user, host_environ={}))
+            started = process.starts.start(request, APP, Origin(request_id=user, host_environ={}))
         except RequestError as error:
             due = error.code == 409 and self.policy == "reject" and others
             self.ledger.expect(bool(due), f"a start was refused: {error}")
@@ -232,7 +232,7 @@ class World:
         self.stops[run_id] += 1
         before = self.ledger.runs.get(run_id)
         thread_id = self.ledger.starts[run_id].thread_id
-        status = process.runs.stop(StopRequest(thread_id=thread_id, run_id=run_id), None)
+        status = process.stops.stop(StopRequest(thread_id=thread_id, run_id=run_id), None)
         if before is None:
             self.ledger.expect(status == "not_found", f"a stop of no run was answered {status}")
         elif before.outcome is not None:
@@ -247,7 +247,7 @@ class World:
         run = self.ledger.runs[call.run_id]
         in_time = call.state == "started" and run.outcome is None and call.deadline > self.clock.now
         output = f'{{"answer":{next(self._numbers)}}}'
-        status = process.runs.answer_tool(ToolAnswer(tool_call_id=tool_call_id, output=output))
+        status = process.stops.answer_tool(ToolAnswer(tool_call_id=tool_call_id, output=output))
         kept = self.ledger.output_of(call.run_id, call.step, call.position)
         if not in_time:
             self.ledger.expect(status == "ignored", "an answer was taken too late")
