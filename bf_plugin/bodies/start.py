@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bf_plugin.bodies.body import bodies_in, check, join
-from bf_plugin.bodies.mentions import code_files, mentions, search_stores
 from bf_plugin.bodies.payload import ACTION_NAME, Payload, PollingStart, Start, StreamingStart
 from bf_plugin.bodies.tools import neutral_tools
 from bf_plugin.bodies.uitools import is_ui
@@ -24,6 +23,8 @@ _WHY_IGNORED = {
     "payload.max_prompt_tokens": "there is no equivalent today",
 }
 _OPTIONS = ("temperature", "top_p", "max_completion_tokens", "reasoning_effort", "parallel_tool_calls")
+_STORED = {"file_id": "file", "file_ids": "file", "vector_store_ids": "store", "container": "container"}
+"""What at the provider a field names, wherever it stands."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +76,7 @@ def _request(start: Start, streams: bool) -> StartRequest:
     payload = start.payload
     if start.action_name == "function":
         raise invalid("actionName", "must not be function: pages evaluate that key")
-    mentioned = mentions(payload)
+    mentioned = _mentions(payload)
     return StartRequest(
         api_key=start.api_key or None,
         channels=tuple(dict.fromkeys(start.channels or ())),
@@ -90,8 +91,8 @@ def _request(start: Start, streams: bool) -> StartRequest:
         additional_instructions=payload.additional_instructions,
         assistant_id=payload.assistant_id,
         tools=_tools(payload, streams),
-        search_stores=search_stores(payload),
-        code_files=code_files(payload),
+        search_stores=_search_stores(payload),
+        code_files=_code_files(payload),
         options=_options(start),
         metadata=payload.metadata or {},
         file_ids=mentioned["file"],
@@ -99,6 +100,36 @@ def _request(start: Start, streams: bool) -> StartRequest:
         container_ids=mentioned["container"],
         warnings=_warnings(start),
     )
+
+
+def _mentions(payload: Payload) -> dict[str, dict[str, str]]:
+    """Return by kind the ids of stored things, each with the path of the first field that names it."""
+    found: dict[str, dict[str, str]] = {kind: {} for kind in _STORED.values()}
+    for at, body in bodies_in(payload, "payload"):
+        for name in type(body).model_fields:
+            value = getattr(body, name) if name in _STORED else None
+            for index, identifier in enumerate(value) if isinstance(value, list) else (("", value),):
+                if isinstance(identifier, str):
+                    found[_STORED[name]].setdefault(identifier, join(at, name, index))
+    return found
+
+
+def _search_stores(payload: Payload) -> tuple[str, ...]:
+    """Return the vector stores for whatever `file_search` tools the run has."""
+    resources = payload.tool_resources and payload.tool_resources.file_search
+    return tuple(resources.vector_store_ids or ()) if resources else ()
+
+
+def _code_files(payload: Payload) -> tuple[str, ...]:
+    """Return the files for whatever `code_interpreter` tools the run has."""
+    resources = payload.tool_resources and payload.tool_resources.code_interpreter
+    attached = (
+        attachment.file_id
+        for message in (*payload.messages, *(payload.additional_messages or ()))
+        for attachment in message.attachments or ()
+        if attachment.is_for("code_interpreter")
+    )
+    return tuple(dict.fromkeys((*((resources and resources.file_ids) or ()), *attached)))
 
 
 def _tools(payload: Payload, streams: bool) -> tuple[Tool, ...] | None:

@@ -68,6 +68,7 @@ class RequestIds:
 
     def process_request(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Name the request."""
+        req.context.action_name = None  # until the body is read
         req.context.request_id = request_id(req.get_header("X-Request-ID"))
         resp.set_header("X-Request-ID", req.context.request_id)
         resp.set_header("Cache-Control", "no-store")
@@ -100,6 +101,4 @@ def _answer(req: falcon.Request, resp: falcon.Response, error: RequestError) -> 
     resp.status = error.code
     if error.retry_after is not None:
         resp.set_header("Retry-After", str(max(1, math.ceil(error.retry_after))))
-    resp.media = error_body(
-        error, request_id=req.context.request_id, action_name=getattr(req.context, "action_name", None)
-    )
+    resp.media = error_body(error, request_id=req.context.request_id, action_name=req.context.action_name)

@@ -16,11 +16,18 @@ _READ = "X-Request-ID, Retry-After"
 _MAX_AGE = "600"
 
 
-class CrossOrigin:
-    """Falcon middleware: lets pages of `origins` use the resources that say so.
+class Resource:
+    """What all our Falcon resources inherit."""
 
-    A resource names its methods in `cross_origin`. Those that start runs or delete threads never do: they take the app
-    key, which no page of another origin should hold. Credentials are never allowed.
+    cross_origin: Sequence[str] = ()
+    """The methods that pages of other origins may use.
+
+    Never those that start runs or delete threads: they take the app key, which no page of another origin should hold.
+    """
+
+
+class CrossOrigin:
+    """Falcon middleware: lets pages of `origins` use the resources that say so. Credentials are never allowed.
 
     Raises ConfigurationError for anything but an origin: it would match nothing, in silence.
     """
@@ -35,7 +42,7 @@ class CrossOrigin:
 
     def process_resource(self, req: falcon.Request, resp: falcon.Response, resource: object, params: Any) -> None:
         """Say what a page may do, before the resource answers; answer a preflight here."""
-        methods: Sequence[str] = getattr(resource, "cross_origin", ())
+        methods = resource.cross_origin if isinstance(resource, Resource) else ()
         if not (self._origins and methods):
             return
         resp.append_header("Vary", "Origin")

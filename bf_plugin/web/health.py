@@ -13,10 +13,11 @@ from bf_plugin.gateway.host import HostCaller
 from bf_plugin.journal import Journal
 from bf_plugin.plugins.loaded import Plugins
 from bf_plugin.runtime.workers import Workers
+from bf_plugin.web.cors import Resource
 from bf_plugin.web.reading import authenticate
 
 
-class HealthzResource:
+class HealthzResource(Resource):
     """`GET .../healthz`: this process answers."""
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
@@ -24,7 +25,7 @@ class HealthzResource:
         resp.media = {"status": "ok"}
 
 
-class ReadyzResource:
+class ReadyzResource(Resource):
     """`GET .../readyz`: this process can serve."""
 
     def __init__(self, *, journal: Journal, caller: HostCaller | None, workers: Workers, plugins: Plugins) -> None:
@@ -61,7 +62,7 @@ class ReadyzResource:
         return None
 
 
-class PluginsResource:
+class PluginsResource(Resource):
     """`GET .../plugins`: what is installed and what failed to load; needs an app key."""
 
     def __init__(self, plugins: Plugins, apps: Apps) -> None:

@@ -10,6 +10,7 @@ import msgspec
 from bf_plugin.gateway.apps import Apps
 from bf_plugin.usecases.delete import Deletion
 from bf_plugin.usecases.inspect import Event, Following, Inspection
+from bf_plugin.web.cors import Resource
 from bf_plugin.web.reading import authenticate, number, thread_id_of
 from bf_plugin.web.schemas import LARGEST_SEQ, MOST_RUNS
 
@@ -19,7 +20,7 @@ _HELLO = b"retry: 1000\n\n"
 _HEARTBEAT = b": still here\n\n"
 
 
-class RunResource:
+class RunResource(Resource):
     """`GET .../runs/{runId}`; the thread id comes beside it."""
 
     cross_origin = ("GET",)
@@ -43,7 +44,7 @@ class RunResource:
         }
 
 
-class EventsResource:
+class EventsResource(Resource):
     """`GET .../runs/{runId}/events`: what a page missed, or all that is to come."""
 
     cross_origin = ("GET",)
@@ -70,7 +71,7 @@ class EventsResource:
             resp.stream = _EventStream(following)
 
 
-class MessagesResource:
+class MessagesResource(Resource):
     """`GET .../threads/{threadId}/messages`; needs an app key."""
 
     def __init__(self, inspection: Inspection, apps: Apps) -> None:
@@ -85,7 +86,7 @@ class MessagesResource:
         resp.media = {"success": True, "threadId": thread_id, "messages": messages, "hasMore": more}
 
 
-class ThreadResource:
+class ThreadResource(Resource):
     """`DELETE .../threads/{threadId}`; needs an app key."""
 
     def __init__(self, deletion: Deletion, apps: Apps) -> None:

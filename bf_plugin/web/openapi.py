@@ -11,6 +11,7 @@ from pydantic.json_schema import models_json_schema
 
 from bf_plugin.bodies import REQUEST_MODELS
 from bf_plugin.web import schemas
+from bf_plugin.web.cors import Resource
 from bf_plugin.web.paths import PREFIX, TOOL_RESPONSE
 from bf_plugin.web.schemas import answer, errors
 
@@ -21,7 +22,7 @@ _NEEDS_KEY: Mapping[str, Any] = {"security": [{"appKey": []}]}
 _TAKES_KEY: Mapping[str, Any] = {"security": [{"appKey": []}, {}]}
 
 
-class OpenAPIResource:
+class OpenAPIResource(Resource):
     """`GET .../openapi.json`."""
 
     def __init__(self, providers: Sequence[str]) -> None:

@@ -15,11 +15,12 @@ from bf_plugin.settings import Settings
 from bf_plugin.usecases.once import Once, claim_of
 from bf_plugin.usecases.start import Origin, Started
 from bf_plugin.usecases.stop import Stops
+from bf_plugin.web.cors import Resource
 from bf_plugin.web.paths import AFTER
 from bf_plugin.web.reading import app_key, authenticate, read_json
 
 
-class StartResource:
+class StartResource(Resource):
     """`POST /stream/create/assistants`."""
 
     def __init__(self, once: Once, apps: Apps, settings: Settings) -> None:
@@ -41,7 +42,7 @@ class StartResource:
         resp.media = _answer(request, started)
 
 
-class StopResource:
+class StopResource(Resource):
     """`POST /stream/create/assistants/stop`."""
 
     cross_origin = ("POST",)
@@ -70,7 +71,7 @@ class StopResource:
             return ""
 
 
-class ToolResponseResource:
+class ToolResponseResource(Resource):
     """`POST /llm/tool-response` and `POST /stream/create/assistants/tool-response`."""
 
     cross_origin = ("POST",)
