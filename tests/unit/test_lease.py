@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import threading
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -147,35 +146,6 @@ def test_after_close_nothing_is_lent(lease: Lease, context: PluginContext) -> No
         context.run_async(thread_name())
     with pytest.raises(ContextError, match="store was called after the plugin was closed"):
         context.store.get("a")
-
-
-@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-def test_a_child_does_not_use_what_its_parent_was_lent(context: PluginContext) -> None:
-    """The parent's threads are not there after a fork: waiting for them would be for ever."""
-    calls: list[Callable[[], object]] = [
-        lambda: context.store.increment("a"),
-        lambda: context.run_async(thread_name()),
-    ]
-    assert [in_child(call) for call in calls] == ["ContextError: forked"] * 2
-    assert context.store.get("a") is None
-
-
-def in_child(call: Callable[[], object]) -> str:
-    """Fork, and return what `call` raised there."""
-    reading, writing = os.pipe()
-    if (child := os.fork()) == 0:
-        try:
-            call()
-            said = "nothing"
-        except BaseException as error:
-            said = f"{type(error).__name__}: {'forked' if 'forked' in str(error) else error}"
-        os.write(writing, said.encode())
-        os._exit(0)
-    os.close(writing)
-    with os.fdopen(reading) as pipe:
-        said = pipe.read()
-    os.waitpid(child, 0)
-    return said
 
 
 def test_without_a_mount_only_the_use_is_an_error() -> None:

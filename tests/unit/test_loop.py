@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
-import subprocess
 import sys
 import threading
 import types
@@ -164,47 +163,3 @@ def test_an_interrupt_does_not_prevent_the_end(loop: LoopThread, monkeypatch: py
 
     assert not closing.is_alive()
     assert not loop._thread.is_alive()
-
-
-FORK = """
-import asyncio, os, socket, sys, warnings
-from bf_plugin.runtime.loop import LoopThread
-
-warnings.simplefilter("ignore")  # that threads and forks do not go together is what this is about
-if sys.argv[1] == "asyncio":
-    sys.modules["uvloop"] = None
-
-def pair():
-    ours, theirs = socket.socketpair()
-    ours.setblocking(False)
-    return ours, theirs
-
-async def read(ours):
-    loop = asyncio.get_running_loop()
-    return await loop.sock_recv(ours, 9), type(loop).__module__.partition(".")[0]
-
-parent = LoopThread()
-ours, theirs = pair()
-reading = parent.run(read(ours))
-child = os.fork()
-if child == 0:
-    mine = LoopThread()
-    own, other = pair()
-    other.sendall(b"me")
-    print("child", *mine.run(read(own)).result(30), flush=True)
-    mine.close()
-    sys.exit(0)
-assert os.waitpid(child, 0)[1] == 0
-theirs.sendall(b"hi")
-print("parent", *reading.result(30))
-parent.close()
-"""
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_fork_leaves_the_parents_loop_alone(kind: str) -> None:
-    """The child makes a loop of its own; what the parent waits for still comes, after the child has ended too."""
-    done = subprocess.run([sys.executable, "-c", FORK, kind], capture_output=True, text=True, timeout=60)
-
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == [f"child b'me' {kind}", f"parent b'hi' {kind}"]

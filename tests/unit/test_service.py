@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
-import sys
 import threading
 import types
 from collections.abc import Callable, Iterator
@@ -209,23 +207,3 @@ def test_a_messaging_url_nobody_serves(make: Callable[..., Service], url: str) -
     with pytest.raises(ConfigurationError, match=r"BF_MESSAGING_URL.*http://") as caught:
         make(messaging_url=url)
     assert url not in str(caught.value)
-
-
-def test_the_sdk_is_loaded_before_it_is_needed(tmp_path: Path) -> None:
-    """By the service, in the background; importing the plugin and mounting it loads nothing of it."""
-    code = """
-import sys, threading
-from bf_plugin import mount
-from bf_plugin.settings import Settings
-from bf_plugin.testing import new_draft
-from bf_plugin.values import RunDraft
-application = mount(lambda environ, start_response: [], settings=Settings(database_url=sys.argv[1]))
-assert not {"openai", "sqlalchemy", "aiohttp"} & set(sys.modules), "mounting loads too much"
-application.start()
-for thread in threading.enumerate():
-    if thread.name == "warm-up":
-        thread.join(60)
-assert "openai.resources.responses.responses" in sys.modules
-application.close()
-"""
-    subprocess.run([sys.executable, "-c", code, f"sqlite:///{tmp_path / 'journal.db'}"], check=True, timeout=90)

@@ -152,7 +152,7 @@ def test_a_hook_that_hangs_is_not_ordinary(monkeypatch: pytest.MonkeyPatch) -> N
     gate = threading.Event()
 
     def on_delta(run: Run, delta: Delta) -> None:
-        gate.wait(10)
+        gate.wait(1)
 
     rule, what = only(plugin(on_delta=on_delta))
     gate.set()
@@ -222,6 +222,7 @@ def connects() -> None:
         client.connect(("127.0.0.1", 1))
 
 
+@pytest.mark.usefixtures("unconfined")
 @pytest.mark.parametrize(
     ("block", "seen"),
     [
