@@ -10,9 +10,9 @@ from typing import TypeVar
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from bf_plugin.journal.outages import OUTAGE, passes, pauses
+from bf_plugin.journal.failures import OUTAGE, explain, passes, pauses
 from bf_plugin.journal.vault import Vault
-from bf_plugin.journal.writer import Writer, explain
+from bf_plugin.journal.writer import Writer
 
 T = TypeVar("T")
 
@@ -26,8 +26,8 @@ class Base:
         self.vault = vault
 
     def write(self, job: Callable[[Connection], T], key: str = "") -> Future[T]:
-        """Have `job` done, there and then or by the writer's thread; `key` is the run whose row it begins with."""
-        return self._writer.submit_at_once(job) or self._writer.submit(job, key)
+        """Have `job` committed; `key` is the run whose row it begins with."""
+        return self._writer.commit(job, key)
 
     def read(self, query: Callable[[Connection], T]) -> T:
         """Run `query` on a reader's connection. Raises JournalError when the database fails."""

@@ -3,26 +3,32 @@
 Such a commit is a few writes into the page cache (WAL mode, synchronous=NORMAL: sqlite.org/wal.html), which takes a
 millisecond at most. To hand it to the writer's thread and back takes more: both threads want the interpreter, and each
 gets it back only when the other lets go of it, up to 5 ms later. So the loop tries by itself. It never waits: where
-another connection is writing, or anything fails, nothing is changed and the writer is asked, who can wait.
+another connection is writing, or anything fails, nothing is changed and the thread gets the job, which can wait.
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import sqlite3
 import time
 from collections.abc import Callable, Collection
-from typing import Any
+from concurrent.futures import Future
+from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
-from bf_plugin.journal.signals import signalled
+from bf_plugin.journal.fence import signalled
+from bf_plugin.journal.writer import BEFORE_WRITING, Writer
+
+T = TypeVar("T")
 
 SLOW = 0.02
 """Seconds for a commit that show that the disk is not as quick as it should be."""
 
 REST = 1.0
-"""Seconds for which the writer has all to itself then: it has a thread that may wait for disks."""
+"""Seconds for which the thread has all to itself then."""
 
 
 class Direct:
@@ -43,46 +49,86 @@ class Direct:
         self._connection: Connection | None = None
         self._not_before = 0.0
 
-    def commit(self, work: Callable[[Connection], bool], writes: int) -> bool:
-        """Do `work`, so many writes, in a transaction. Returns False when nothing was changed: the writer must do it.
+    def commit(self, job: Callable[[Connection], T], writes: int) -> Future[T] | None:
+        """Carry out `job` in a transaction. Returns None when nothing was changed: then the thread must do it.
 
-        `work` returns whether it could be done at all. What it raises is raised, but for failures of the database.
+        What the job raises is raised, but for what a fence raises, which is its result, and failures of the database.
         """
         began = self._clock()
         if began < self._not_before:
-            return False
-        done = self._tried(work)
+            return None
+        done = self._tried(job)
         if self._clock() - began > SLOW:
             self._not_before = self._clock() + REST
-        if done:
+        if done is not None:
             self._wrote(writes)
         return done
 
     def close(self) -> None:
-        """Close the connection; what it had begun is undone."""
+        """Close the connection; the database undoes what it had begun."""
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.invalidate()
             connection.close()
         self._engine.dispose()
 
-    def _tried(self, work: Callable[[Connection], bool]) -> bool:
+    def _tried(self, job: Callable[[Connection], T]) -> Future[T] | None:
         try:
             connection = self._connection = self._connection or self._engine.connect()
             driver: Any = connection.connection.dbapi_connection
             driver.execute("BEGIN IMMEDIATE")
-        except (sqlite3.Error, DBAPIError):  # most likely another connection is writing; the writer will say what it is
-            return False
+        except (sqlite3.Error, DBAPIError):  # most likely another connection is writing; the thread will say what it is
+            return None
+        future: Future[T] = Future()
         try:
-            done = work(connection)
-            driver.execute("COMMIT" if done else "ROLLBACK")
+            try:
+                future.set_result(job(connection))
+            except BEFORE_WRITING as refusal:
+                future.set_exception(refusal)
+            driver.execute("COMMIT")
             owners = signalled(connection)
         except (sqlite3.Error, DBAPIError):
             self.close()
-            return False
+            return None
         except BaseException:
             self.close()
             raise
-        if done and owners:
+        if owners:
             self._wake(owners)
-        return done
+        return future
+
+
+class LoopWriter(Writer):
+    """Lets the event loop commit by itself while the thread has nothing to do, so that writes keep their order."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        direct: Direct,
+        wake: Callable[[Collection[str]], None],
+        wrote: Callable[[int], None],
+    ) -> None:
+        super().__init__(engine, wake, wrote)
+        self._direct = direct
+
+    def commit(self, job: Callable[[Connection], T], key: str = "", writes: int = 1) -> Future[T]:
+        """Carry out `job` here and now if this is the event loop and nothing stands in the way."""
+        done: Future[T] | None = None
+        if self.idle and on_a_loop():
+            with contextlib.suppress(Exception):  # the thread carries the job out again, and tells its caller
+                done = self._direct.commit(job, writes)
+        return super().commit(job, key, writes) if done is None else done
+
+    def close(self) -> None:
+        """Commit what is queued and end the thread."""
+        super().close()
+        self._direct.close()
+
+
+def on_a_loop() -> bool:
+    """Tell whether this code runs on an event loop."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True

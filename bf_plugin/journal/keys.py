@@ -8,14 +8,26 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import Connection
 
 from bf_plugin.errors import JournalError
 from bf_plugin.journal.base import Base
-from bf_plugin.journal.tables import keys, runs
+from bf_plugin.journal.sql import Statement, insertion
 
 KEY_LIFE = 24 * 3600.0
 """Seconds for which a key stands for its run."""
+
+_GET = Statement(
+    """
+    SELECT run_id, body, bf_idempotency.created_at, answer_sealed, thread_id, ended_at
+    FROM bf_idempotency JOIN bf_runs ON bf_runs.id = run_id
+    WHERE bf_idempotency.app = :app AND key = :key AND bf_idempotency.created_at >= :since
+    """
+)
+_ANSWER = Statement("UPDATE bf_idempotency SET answer_sealed = :answer WHERE run_id = :run_id")
+_FREE = Statement("DELETE FROM bf_idempotency WHERE app = :app AND key = :key AND created_at < :before")
+_TAKEN = Statement("SELECT run_id FROM bf_idempotency WHERE app = :app AND key = :key")
+_KEEP = insertion("bf_idempotency", "app", "key", "body", "run_id", "created_at")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,34 +59,26 @@ class KeyStore(Base):
 
     def get(self, app: str, key: str) -> FirstStart | None:
         """Return what a key of an app stands for, None when it is free."""
-        columns = (keys.c.run_id, keys.c.body, keys.c.created_at, keys.c.answer_sealed, runs.c.thread_id)
-        mine = (keys.c.app == app, keys.c.key == key, keys.c.created_at >= time.time() - KEY_LIFE)
-        query = select(*columns, runs.c.ended_at).join(runs, runs.c.id == keys.c.run_id).where(*mine)
-        row = self.read(lambda connection: connection.execute(query).one_or_none())
+        since = time.time() - KEY_LIFE
+        row = self.read(lambda connection: _GET.row(connection, app=app, key=key, since=since))
         if row is None:
             return None
-        values = dict(row._mapping)
+        values = row._asdict()
         return FirstStart(answer=self.vault.open(values.pop("answer_sealed")), **values)
 
-    def answer(self, run_id: str, answer: Mapping[str, Any]) -> Future[None]:
+    def answer(self, run_id: str, answer: Mapping[str, Any]) -> Future[int]:
         """Keep what the start of a run was answered."""
         sealed = self.vault.seal(answer)
-
-        def job(connection: Connection) -> None:
-            connection.execute(update(keys).where(keys.c.run_id == run_id).values(answer_sealed=sealed))
-
-        return self.write(job, run_id)
+        return self.write(lambda connection: _ANSWER.run(connection, run_id=run_id, answer=sealed), run_id)
 
 
 def check_claim(connection: Connection, app: str, claim: Claim, now: float) -> None:
     """Raise KeyTaken unless the key is free, or free again."""
-    mine = (keys.c.app == app, keys.c.key == claim.key)
-    connection.execute(delete(keys).where(*mine, keys.c.created_at < now - KEY_LIFE))
-    if connection.execute(select(keys.c.run_id).where(*mine)).first():
+    _FREE.run(connection, app=app, key=claim.key, before=now - KEY_LIFE)
+    if _TAKEN.row(connection, app=app, key=claim.key):
         raise KeyTaken("another start has this key")
 
 
 def keep_claim(connection: Connection, app: str, claim: Claim, run_id: str, now: float) -> None:
     """Let a key stand for a run that was just put on record."""
-    row = {"app": app, "key": claim.key, "body": claim.body, "run_id": run_id, "created_at": now}
-    connection.execute(insert(keys).values(**row))
+    _KEEP.run(connection, app=app, key=claim.key, body=claim.body, run_id=run_id, created_at=now)

@@ -7,25 +7,24 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from typing import Any
 
-from sqlalchemy import Connection, Engine, bindparam, select, update
+from sqlalchemy import Connection, Engine
 
 from bf_plugin.gateway.events import events_in
 from bf_plugin.journal.base import Base
 from bf_plugin.journal.fence import fence
-from bf_plugin.journal.groups import Groups
-from bf_plugin.journal.prepared import Prepared
 from bf_plugin.journal.records import Sealed, Source
-from bf_plugin.journal.seals import Seal
+from bf_plugin.journal.seals import Groups, Seal
+from bf_plugin.journal.sql import Statement
 from bf_plugin.journal.states import SEALED, UNSENT, MessageState
-from bf_plugin.journal.tables import messages
 from bf_plugin.journal.vault import Box, Vault
 from bf_plugin.journal.writer import Writer
 
-_SETTLE = Prepared(
-    update(messages)
-    .where(messages.c.run_id == bindparam("in_run"), messages.c.number == bindparam("at"))
-    .values(state=bindparam("state"))
+_ALL = Statement("SELECT * FROM bf_messages WHERE run_id = :run_id ORDER BY number")
+_AFTER = Statement(
+    "SELECT * FROM bf_messages WHERE run_id = :run_id AND number > :number AND last_seq > :seq ORDER BY number"
 )
+_NEWEST = Statement("SELECT * FROM bf_messages WHERE run_id = :run_id ORDER BY number DESC LIMIT 1")
+_SETTLE = Statement("UPDATE bf_messages SET state = :state WHERE run_id = :run_id AND number = :number")
 
 
 class MessageLog(Base):
@@ -41,27 +40,25 @@ class MessageLog(Base):
 
     def has_end(self, run_id: str) -> bool:
         """Tell whether a run's `end` is sealed: it is always in the newest message."""
-        newest = self._read(run_id, select(messages).order_by(messages.c.number.desc()).limit(1))
-        return any(event["type"] == "end" for row in newest for event in events_in(row.body))
+        newest = self._messages(run_id, _NEWEST)
+        return any(event["type"] == "end" for message in newest for event in events_in(message.body))
 
     def after(self, run_id: str, seq: int = 0, number: int = 0) -> Sequence[Sealed]:
         """Return the messages that hold events after `seq`, in order.
 
         Whoever has read up to message `number` says so: then this is one look at the key's index.
         """
-        query = select(messages).where(messages.c.number > number, messages.c.last_seq > seq)
-        return self._read(run_id, query.order_by(messages.c.number))
+        return self._messages(run_id, _AFTER, number=number, seq=seq)
 
     def all(self, run_id: str) -> Sequence[Sealed]:
         """Return all messages of a run, in order, those without events too.
 
         `deliver` of the last tells whether it is still to be sent.
         """
-        return self._read(run_id, select(messages).order_by(messages.c.number))
+        return self._messages(run_id, _ALL)
 
-    def _read(self, run_id: str, query: Any) -> list[Sealed]:
-        mine = query.where(messages.c.run_id == run_id)
-        rows = self.read(lambda connection: connection.execute(mine).all())
+    def _messages(self, run_id: str, query: Statement, **values: int) -> list[Sealed]:
+        rows = self.read(lambda connection: query.rows(connection, run_id=run_id, **values))
         box = self.vault.box(run_id)
         return [_message(row, box) for row in rows]
 
@@ -97,17 +94,16 @@ class RunLog:
 
         Need not be called for one that another follows: none is sealed before the one before it was accepted.
         """
-        values = {"in_run": self._run_id, "at": number, "state": state}
 
         def job(connection: Connection) -> None:
             fence(connection, self._run_id, self._epoch)
-            _SETTLE.execute(connection, values)
+            _SETTLE.run(connection, run_id=self._run_id, number=number, state=state)
 
-        return self._writer.submit(job, self._run_id)
+        return self._writer.commit(job, self._run_id)
 
 
 def _message(row: Any, box: Box) -> Sealed:
-    body, sources = box.open(bytes(row.data_sealed), row.number)
+    body, sources = box.open(row.data_sealed, row.number)
     return Sealed(
         number=row.number,
         first_seq=row.first_seq,

@@ -13,9 +13,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from sqlalchemy import Connection, Engine, func, insert, inspect, select, update
+from sqlalchemy import Connection, Engine, inspect
 
 from bf_plugin.errors import ConfigurationError, JournalError
+from bf_plugin.journal.sql import Statement, insertion
 from bf_plugin.journal.tables import metadata, schema
 
 Step = str | Callable[[Connection], None]
@@ -29,6 +30,12 @@ VERSION = 1 + len(STEPS)
 
 _LOCK = 0x62665F706C7567
 """Postgres advisory lock under which the tables change ("bf_plug" as a number). SQLite: BEGIN IMMEDIATE is enough."""
+
+_HOLD = Statement("SELECT pg_advisory_xact_lock(:lock)")
+_FIND = Statement("SELECT version FROM bf_schema")
+_FIRST = insertion("bf_schema", "version")
+_NEXT = Statement("UPDATE bf_schema SET version = :version")
+_ORPHANS = Statement("PRAGMA foreign_key_check")
 
 _WAIT = ("lock_timeout = '60s'", "idle_in_transaction_session_timeout = 0")
 """Postgres: another process may be in a step that takes a while, and a function may compute between two statements."""
@@ -56,7 +63,7 @@ def advance(connection: Connection, *, create: bool, steps: Sequence[Step] = STE
     if version is None or version == latest:
         metadata.create_all(connection)  # for version 1 too: it had fewer tables at first
         if version is None:
-            connection.execute(insert(schema).values(version=latest))
+            _FIRST.run(connection, version=latest)
         return True
     _check(version, latest)
     step = steps[version - 1]
@@ -64,8 +71,8 @@ def advance(connection: Connection, *, create: bool, steps: Sequence[Step] = STE
         connection.exec_driver_sql(step)
     else:
         step(connection)
-    connection.execute(update(schema).values(version=version + 1))
-    if connection.dialect.name == "sqlite" and connection.exec_driver_sql("PRAGMA foreign_key_check").first():
+    _NEXT.run(connection, version=version + 1)
+    if connection.dialect.name == "sqlite" and _ORPHANS.rows(connection):
         raise JournalError(
             f"the step to version {version + 1} of the journal's tables leaves rows without their parent"
         )
@@ -76,7 +83,8 @@ def version_of(connection: Connection) -> int | None:
     """Return the version of a database's tables, None where there are none."""
     if not inspect(connection).has_table(schema.name):
         return None
-    return connection.execute(select(schema.c.version)).scalar()
+    version: int | None = _FIND.value(connection)
+    return version
 
 
 def _lock(connection: Connection) -> None:
@@ -84,7 +92,7 @@ def _lock(connection: Connection) -> None:
     if connection.dialect.name == "postgresql":
         for setting in _WAIT:
             connection.exec_driver_sql(f"SET LOCAL {setting}")
-        connection.execute(select(func.pg_advisory_xact_lock(_LOCK)))
+        _HOLD.rows(connection, lock=_LOCK)
 
 
 def _check(version: int, latest: int) -> None:

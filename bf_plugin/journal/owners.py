@@ -3,18 +3,41 @@
 from __future__ import annotations
 
 import secrets
-import time
 from collections.abc import Collection
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any
 
-from sqlalchemy import Connection, delete, exists, extract, func, insert, or_, select, update
+from sqlalchemy import Connection
 
 from bf_plugin.journal.base import Base
-from bf_plugin.journal.signals import signal_all
+from bf_plugin.journal.fence import signal_all
+from bf_plugin.journal.sql import Statement, insertion
 from bf_plugin.journal.states import ENDED
-from bf_plugin.journal.tables import owners, runs, unfinished
+
+_BEAT = Statement(
+    """
+    INSERT INTO bf_owners (id, beat_at, has_left) VALUES (:owner, CLOCK(), 0)
+    ON CONFLICT (id) DO UPDATE SET beat_at = excluded.beat_at
+    """
+)
+_LEAVE = Statement("UPDATE bf_owners SET has_left = 1 WHERE id = :owner")
+_TRY = insertion("bf_owners", "id", "beat_at", "has_left")
+_TRIED = Statement("DELETE FROM bf_owners WHERE id = :owner")
+_ALL = Statement("SELECT id, beat_at, has_left FROM bf_owners")
+_ALIVE = Statement("SELECT id FROM bf_owners WHERE id = :owner AND has_left = 0 AND beat_at > CLOCK() - :timeout")
+_RUNS = Statement(
+    f"""
+    SELECT bf_runs.id, epoch, owner, bf_owners.id AS known
+    FROM bf_runs LEFT JOIN bf_owners ON bf_owners.id = owner
+    WHERE told = 0 AND state != {ENDED!r} ORDER BY created_at
+    """
+)
+_FORGET = Statement(
+    f"""
+    DELETE FROM bf_owners WHERE id = :owner
+    AND NOT EXISTS (SELECT 1 FROM bf_runs WHERE owner = :owner AND told = 0 AND state != {ENDED!r})
+    """
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,21 +52,15 @@ class OwnerRow:
 class OwnerStore(Base):
     """Who drives runs, and who has left or fallen silent."""
 
-    def beat(self, owner: str) -> Future[None]:
+    def beat(self, owner: str) -> Future[int]:
         """Say that a process is alive; the first time this puts it on record."""
-
-        def job(connection: Connection) -> None:
-            mine = update(owners).where(owners.c.id == owner).values(beat_at=_now(connection))
-            if connection.execute(mine).rowcount != 1:
-                connection.execute(insert(owners).values(id=owner, beat_at=_now(connection), has_left=0))
-
-        return self.write(job)
+        return self.write(lambda connection: _BEAT.run(connection, owner=owner))
 
     def leave(self, owner: str) -> Future[None]:
         """Say that a process drives no runs any more, and tell the others."""
 
         def job(connection: Connection) -> None:
-            connection.execute(update(owners).where(owners.c.id == owner).values(has_left=1))
+            _LEAVE.run(connection, owner=owner)
             signal_all(connection)
 
         return self.write(job)
@@ -53,43 +70,25 @@ class OwnerStore(Base):
 
         def job(connection: Connection) -> None:
             row = f"check-{secrets.token_hex(8)}"
-            connection.execute(insert(owners).values(id=row, beat_at=0.0, has_left=1))
-            connection.execute(delete(owners).where(owners.c.id == row))
+            _TRY.run(connection, id=row, beat_at=0.0, has_left=1)
+            _TRIED.run(connection, owner=row)
 
         return self.write(job)
 
     def all(self) -> list[OwnerRow]:
         """Return all processes on record, those that have left or died too as long as runs are theirs."""
-        rows = self.read(lambda connection: connection.execute(select(owners)).all())
-        return [OwnerRow(id=row.id, beat_at=row.beat_at, left=bool(row.has_left)) for row in rows]
+        return [OwnerRow(id=row.id, beat_at=row.beat_at, left=bool(row.has_left)) for row in self.read(_ALL.rows)]
 
     def is_alive(self, owner: str, timeout: float) -> bool:
         """Tell whether a process gave a sign of life within the last `timeout` seconds."""
-
-        def query(connection: Connection) -> bool:
-            fresh = (owners.c.id == owner, owners.c.has_left == 0, owners.c.beat_at > _now(connection) - timeout)
-            return connection.execute(select(owners.c.id).where(*fresh)).first() is not None
-
-        return self.read(query)
+        return self.read(lambda connection: _ALIVE.row(connection, owner=owner, timeout=timeout)) is not None
 
     def runs_of(self, gone: Collection[str]) -> list[tuple[str, int, str | None]]:
         """Return id, epoch and owner of the runs under way of processes that are gone or not on record."""
-        unknown = ~exists().where(owners.c.id == runs.c.owner)
-        theirs = (unfinished, runs.c.state != ENDED, or_(runs.c.owner.in_(list(gone)), unknown))
-        query = select(runs.c.id, runs.c.epoch, runs.c.owner).where(*theirs).order_by(runs.c.created_at)
-        rows = self.read(lambda connection: connection.execute(query).all())
-        return [(row.id, row.epoch, row.owner) for row in rows]
+        rows = self.read(_RUNS.rows)
+        return [(row.id, row.epoch, row.owner) for row in rows if row.known is None or row.owner in gone]
 
-    def forget(self, gone: Collection[str]) -> Future[None]:
+    def forget(self, gone: Collection[str]) -> Future[int]:
         """Remove processes that are gone and that no run needs to be found by any more."""
-
-        def job(connection: Connection) -> None:
-            needed = exists().where(runs.c.owner == owners.c.id, unfinished, runs.c.state != ENDED)
-            connection.execute(delete(owners).where(owners.c.id.in_(list(gone)), ~needed))
-
-        return self.write(job)
-
-
-def _now(connection: Connection) -> Any:
-    """Return the database's clock, in POSIX seconds: the hosts' may differ."""
-    return extract("epoch", func.clock_timestamp()) if connection.dialect.name == "postgresql" else time.time()
+        rows = [{"owner": owner} for owner in gone]
+        return self.write(lambda connection: _FORGET.run_each(connection, rows))

@@ -7,30 +7,28 @@ import math
 from concurrent.futures import Future
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, delete, select, update
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import Connection
 
 from bf_plugin.journal.base import Base
-from bf_plugin.journal.tables import plugin_values
+from bf_plugin.journal.sql import Statement
 
-# Built once: a hook may ask for every run, and SQLAlchemy takes longer to build a statement than to carry it out.
-_MINE = plugin_values.c.key == bindparam("name")
-_FIND = select(plugin_values.c.value_sealed, plugin_values.c.expires_at).where(_MINE)
-_CHANGE = update(plugin_values).where(_MINE).values(value_sealed=bindparam("value"), expires_at=bindparam("expiry"))
-_DELETE = delete(plugin_values).where(_MINE)
-_INSERT: dict[str, Any] = {"sqlite": sqlite.insert(plugin_values), "postgresql": postgresql.insert(plugin_values)}
-_PUT = {
-    dialect: insert.on_conflict_do_update(
-        index_elements=["key"],
-        set_={name: insert.excluded[name] for name in ("value_sealed", "expires_at")},
-    )
-    for dialect, insert in _INSERT.items()
-}
-_LOCK = {
-    dialect: insert.on_conflict_do_update(index_elements=["key"], set_={"plugin": insert.excluded.plugin})
-    for dialect, insert in _INSERT.items()
-}
-"""Makes a row, or changes nothing of the one that is there; on Postgres it is locked either way."""
+_FIND = Statement("SELECT value_sealed, expires_at FROM bf_plugin_values WHERE key = :key")
+_PUT = Statement(
+    """
+    INSERT INTO bf_plugin_values (key, plugin, value_sealed, expires_at)
+    VALUES (:key, :plugin, :value, :expires_at)
+    ON CONFLICT (key) DO UPDATE SET value_sealed = excluded.value_sealed, expires_at = excluded.expires_at
+    """
+)
+# Makes a row, or changes nothing of the one that is there; on Postgres it is locked either way.
+_HOLD = Statement(
+    """
+    INSERT INTO bf_plugin_values (key, plugin, expires_at) VALUES (:key, :plugin, :expires_at)
+    ON CONFLICT (key) DO UPDATE SET plugin = excluded.plugin
+    """
+)
+_CHANGE = Statement("UPDATE bf_plugin_values SET value_sealed = :value, expires_at = :expires_at WHERE key = :key")
+_DELETE = Statement("DELETE FROM bf_plugin_values WHERE key = :key")
 
 
 class PluginValues(Base):
@@ -38,44 +36,34 @@ class PluginValues(Base):
 
     def get(self, plugin: str, key: str, now: float) -> tuple[Any] | None:
         """Return a value, in a tuple, since None is one too."""
-        name = {"name": digest(plugin, key)}
-        row = self.read(lambda connection: connection.execute(_FIND, name).one_or_none())
+        row = self.read(lambda connection: _FIND.row(connection, key=digest(plugin, key)))
         return (self.vault.open(row.value_sealed),) if row and _stands(row, now) else None
 
-    def put(self, plugin: str, key: str, value: Any, expires_at: float | None) -> Future[None]:
+    def put(self, plugin: str, key: str, value: Any, expires_at: float | None) -> Future[int]:
         """Keep a value. Raises TypeError for one that JSON cannot say."""
         name = digest(plugin, key)
-        row = {"key": name, "plugin": plugin, "value_sealed": self.vault.seal(value), "expires_at": expires_at}
-
-        def job(connection: Connection) -> None:
-            connection.execute(_PUT[connection.dialect.name], row)
-
-        return self.write(job, name)
+        row = {"key": name, "plugin": plugin, "value": self.vault.seal(value), "expires_at": expires_at}
+        return self.write(lambda connection: _PUT.run(connection, **row), name)
 
     def increment(self, plugin: str, key: str, by: float, now: float, expires_at: float | None) -> Future[float]:
         """Add to a number. It is decrypted, increased and encrypted while its row is locked, so nothing is in clear."""
         name = digest(plugin, key)
 
         def job(connection: Connection) -> float:
-            row = {"key": name, "plugin": plugin, "value_sealed": None, "expires_at": expires_at}
-            connection.execute(_LOCK[connection.dialect.name], row)
-            found = connection.execute(_FIND, {"name": name}).one()
+            _HOLD.run(connection, key=name, plugin=plugin, expires_at=expires_at)
+            found = _FIND.row(connection, key=name)
             stands = found.value_sealed is not None and _stands(found, now)
             total = increased(self.vault.open(found.value_sealed) if stands else 0, by)
             expiry = found.expires_at if stands else expires_at
-            connection.execute(_CHANGE, {"name": name, "value": self.vault.seal(total), "expiry": expiry})
+            _CHANGE.run(connection, key=name, value=self.vault.seal(total), expires_at=expiry)
             return total
 
         return self.write(job, name)
 
-    def delete(self, plugin: str, key: str) -> Future[None]:
+    def delete(self, plugin: str, key: str) -> Future[int]:
         """Forget a value."""
         name = digest(plugin, key)
-
-        def job(connection: Connection) -> None:
-            connection.execute(_DELETE, {"name": name})
-
-        return self.write(job, name)
+        return self.write(lambda connection: _DELETE.run(connection, key=name), name)
 
 
 def digest(plugin: str, key: str) -> str:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 from sqlalchemy import URL, Engine, create_engine, event
 
 from bf_plugin.errors import ConfigurationError, JournalError
-from bf_plugin.journal.signals import CHANNEL
+from bf_plugin.journal.fence import CHANNEL
+from bf_plugin.journal.writer import Writer
 
 READERS = 10
 """Connections one process may read with, beside one to write, one to listen and those of its job worker."""
@@ -44,14 +44,9 @@ class PostgresServer:
         """Return a listener for signals."""
         return Listener(self.conninfo)
 
-    def direct(self) -> None:
-        """Return None: what goes over a network is not for the event loop."""
-
-    def wake(self, owners: Iterable[str]) -> None:
-        """Notifications do it, with the transaction."""
-
-    def wrote(self, count: int) -> None:
-        """Nothing is to be done: the server makes its checkpoints by itself."""
+    def writer(self, engine: Engine) -> Writer:
+        """Return what commits: what goes over a network is not for the event loop."""
+        return Writer(engine)
 
     def close(self) -> None:
         """Nothing is kept open here."""

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 
-from sqlalchemy import Connection, delete, exists, select
+from sqlalchemy import Connection
 
 from bf_plugin.journal.keys import KEY_LIFE
+from bf_plugin.journal.sql import Statement
 from bf_plugin.journal.states import ENDED
-from bf_plugin.journal.tables import keys, messages, plugin_values, runs, threads
 
 RUNS_A_BATCH = 20
 MESSAGES_A_BATCH = 1000
@@ -17,6 +16,33 @@ MESSAGES_A_BATCH = 1000
 
 _THREADS_A_BATCH = 5
 _VALUES_A_BATCH = 200
+
+_KEYS = Statement("DELETE FROM bf_idempotency WHERE created_at < :before")
+_VALUES = Statement(
+    """
+    DELETE FROM bf_plugin_values
+    WHERE key IN (SELECT key FROM bf_plugin_values WHERE expires_at <= :now LIMIT :number)
+    """
+)
+_OLD_RUNS = Statement(
+    f"SELECT id FROM bf_runs WHERE ended_at < :before AND state = {ENDED!r} ORDER BY ended_at LIMIT :number"
+)
+_MESSAGES = Statement(
+    """
+    DELETE FROM bf_messages WHERE run_id = :run_id
+    AND number IN (SELECT number FROM bf_messages WHERE run_id = :run_id LIMIT :number)
+    """
+)
+_RUN = Statement("DELETE FROM bf_runs WHERE id = :run_id")
+_THREADS = Statement(
+    """
+    DELETE FROM bf_threads WHERE id IN (
+        SELECT id FROM bf_threads
+        WHERE used_at < :before AND NOT EXISTS (SELECT 1 FROM bf_runs WHERE thread_id = bf_threads.id)
+        ORDER BY used_at LIMIT :number
+    )
+    """
+)
 
 
 def purge_batch(connection: Connection, before: float) -> int:
@@ -26,31 +52,15 @@ def purge_batch(connection: Connection, before: float) -> int:
     when they have expired, whatever `before` is.
     """
     now = time.time()
-    connection.execute(delete(keys).where(keys.c.created_at < now - KEY_LIFE))
-    expired = _purge_values(connection, now)
-    old = select(runs.c.id).where(runs.c.ended_at < before, runs.c.state == ENDED)
-    ids = connection.execute(old.order_by(runs.c.ended_at).limit(RUNS_A_BATCH)).scalars().all()
-    return expired + (_purge_runs(connection, ids) if ids else _purge_threads(connection, before))
-
-
-def _purge_values(connection: Connection, now: float) -> int:
-    expired = select(plugin_values.c.key).where(plugin_values.c.expires_at <= now).limit(_VALUES_A_BATCH)
-    return connection.execute(delete(plugin_values).where(plugin_values.c.key.in_(expired))).rowcount
-
-
-def _purge_runs(connection: Connection, ids: Sequence[str]) -> int:
-    removed = 0
+    _KEYS.run(connection, before=now - KEY_LIFE)
+    removed = _VALUES.run(connection, now=now, number=_VALUES_A_BATCH)
+    ids = [row.id for row in _OLD_RUNS.rows(connection, before=before, number=RUNS_A_BATCH)]
+    if not ids:
+        return removed + _THREADS.run(connection, before=before, number=_THREADS_A_BATCH)
+    left = MESSAGES_A_BATCH
     for run_id in ids:
-        some = select(messages.c.number).where(messages.c.run_id == run_id).limit(MESSAGES_A_BATCH - removed)
-        mine = delete(messages).where(messages.c.run_id == run_id, messages.c.number.in_(some))
-        removed += connection.execute(mine).rowcount
-        if removed >= MESSAGES_A_BATCH:
+        left -= _MESSAGES.run(connection, run_id=run_id, number=left)
+        if left <= 0:
             break
-        removed += connection.execute(delete(runs).where(runs.c.id == run_id)).rowcount
-    return removed
-
-
-def _purge_threads(connection: Connection, before: float) -> int:
-    unused = (threads.c.used_at < before, ~exists().where(runs.c.thread_id == threads.c.id))
-    some = select(threads.c.id).where(*unused).order_by(threads.c.used_at).limit(_THREADS_A_BATCH)
-    return connection.execute(delete(threads).where(threads.c.id.in_(some))).rowcount
+        left -= _RUN.run(connection, run_id=run_id)
+    return removed + MESSAGES_A_BATCH - left

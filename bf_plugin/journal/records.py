@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from bf_plugin.errors import JournalError
 from bf_plugin.gateway.messengers.port import Destination
 from bf_plugin.items import Item, Message, Tool
-from bf_plugin.journal.states import STARTING, RunState
+from bf_plugin.journal.states import STARTING, CallState, RunState, StepState
 from bf_plugin.values import FinishReason, Status, Usage
 
 
@@ -126,6 +126,39 @@ class Opened:
     state: Mapping[str, Any] | None = field(repr=False)
     synced: int
     new: list[Item] = field(repr=False)
+
+
+CallKey = tuple[int, int]
+"""Tells a call of a run from the others: step number, position in the step."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallRecord:
+    """A tool call as the journal has it; `output` is None until it is done."""
+
+    key: CallKey
+    call_id: str
+    name: str
+    state: CallState
+    arguments: str = field(repr=False)
+    output: str | None = field(default=None, repr=False)
+    tool_call_id: str | None = field(default=None, repr=False)
+    deadline: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepRecord:
+    """A step as the journal has it: the state it began with, its handle once the provider named it, how it ended."""
+
+    number: int
+    state: StepState
+    started_at: float
+    ended_at: float | None
+    usage: Usage
+    parent: Mapping[str, Any] | None = field(repr=False)
+    handle: Mapping[str, Any] | None = field(repr=False)
+    content: Sequence[Mapping[str, Any]] = field(default=(), repr=False)
+    finish_reason: FinishReason = "stop"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,4 +1,11 @@
-"""The journal in an SQLite file: its engines, and what the processes of one host see of each other through it."""
+"""The journal in an SQLite file: its engines, its checkpoints, and what processes of one host see of each other by it.
+
+A checkpoint moves what was committed from the write-ahead log into the file. SQLite makes one within a commit, once the
+log has 1,000 pages: whoever commits then waits for the disk. Here a thread does it. Under load the log never stands
+still, and one that is never empty never starts again from its beginning (sqlite.org/wal.html, "Avoiding Excessively
+Large WAL Files"). So first most of it is moved while others write, then the little that has come meanwhile, for which
+writers wait.
+"""
 
 from __future__ import annotations
 
@@ -6,16 +13,18 @@ import contextlib
 import os
 import sqlite3
 import tempfile
+import threading
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Engine, create_engine, event
+from sqlalchemy.exc import DBAPIError
 
 from bf_plugin.errors import ConfigurationError
-from bf_plugin.journal.checkpoints import Checkpoints
-from bf_plugin.journal.direct import Direct
+from bf_plugin.journal.direct import Direct, LoopWriter
+from bf_plugin.journal.writer import Writer
 
 _BUSY = 10.0
 """Seconds to wait for another writer."""
@@ -23,11 +32,18 @@ _BUSY = 10.0
 _RESTART = 0.1
 """Seconds a checkpoint waits for others, and others for it, until the log can begin again."""
 
+EVERY = 2_000
+"""Writes from one checkpoint to the next: some 3,000 pages, 12 MB."""
+
+FEW = 1_000
+"""Pages that may be left for the second part. More are left only if somebody is reading what is in them, a backup say:
+then writers would wait in vain."""
+
 _PAUSE = 0.01
 """Seconds between two tries to give a file its write-ahead log."""
 
 _PRAGMAS = ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON")
-_BACKSTOP = "wal_autocheckpoint=20000"
+_WRITING = (*_PRAGMAS, "wal_autocheckpoint=20000")
 """Pages (4 KB) after which a commit makes a checkpoint by itself, should the thread for it not come to it."""
 
 
@@ -62,17 +78,65 @@ class SqliteFile:
                 with contextlib.suppress(OSError):  # it has gone, or is another user's; all look by themselves too
                     os.utime(self.lock_folder / owner, ns=(now, now))
 
+    def writer(self, engine: Engine) -> Writer:
+        """Return what commits."""
+        return LoopWriter(engine, self.direct(), self.wake, self._checkpoints.wrote)
+
     def direct(self) -> Direct:
         """Return what commits on the event loop itself."""
-        return Direct(_engine(self.path, "BEGIN IMMEDIATE", 0.0, (*_PRAGMAS, _BACKSTOP)), self.wake, self.wrote)
-
-    def wrote(self, count: int) -> None:
-        """Take note of writes that were committed."""
-        self._checkpoints.wrote(count)
+        return Direct(_engine(self.path, "BEGIN IMMEDIATE", 0.0, _WRITING), self.wake, self._checkpoints.wrote)
 
     def close(self) -> None:
         """Make no checkpoint any more."""
         self._checkpoints.close()
+
+
+class Checkpoints:
+    """Counts writes, and makes checkpoints on a daemon thread of its own, which begins with the first."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._written = 0
+        self._due = threading.Event()
+        self._closed = False
+        self._thread: threading.Thread | None = None
+        self._lock = threading.Lock()
+
+    def wrote(self, count: int) -> None:
+        """Count writes that were committed. Called from any thread."""
+        with self._lock:
+            self._written += count
+            if self._written < EVERY or self._closed:
+                return
+            self._written = 0
+            self._due.set()
+            if self._thread is None:
+                thread = threading.Thread(target=self._work, name="bf-checkpoint", daemon=True)
+                with contextlib.suppress(RuntimeError):  # no thread can be had now: what was written is written
+                    thread.start()
+                    self._thread = thread
+
+    def close(self) -> None:
+        """End the thread."""
+        with self._lock:
+            self._closed = True
+            self._due.set()
+        if self._thread is not None:
+            self._thread.join(timeout=10)
+        self._engine.dispose()
+
+    def _work(self) -> None:
+        while True:
+            self._due.wait()
+            self._due.clear()
+            if self._closed:
+                return
+            # What fails here is tried again after the next writes; a disk that fails is the writer's to report.
+            with contextlib.suppress(sqlite3.Error, DBAPIError), self._engine.connect() as connection:
+                driver: Any = connection.connection.dbapi_connection
+                _, pages, moved = driver.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+                if pages - moved < FEW:
+                    driver.execute("PRAGMA wal_checkpoint(RESTART)").fetchone()
 
 
 def make_folder(path: Path) -> None:
@@ -87,7 +151,7 @@ def make_folder(path: Path) -> None:
 
 def sqlite_engines(path: Path) -> tuple[Engine, Engine]:
     """Return an engine for the writer and one for readers."""
-    writers = _engine(path, "BEGIN IMMEDIATE", _BUSY, (*_PRAGMAS, _BACKSTOP))
+    writers = _engine(path, "BEGIN IMMEDIATE", _BUSY, _WRITING)
     return writers, _engine(path, "BEGIN", _BUSY, _PRAGMAS)
 
 

@@ -5,112 +5,75 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, func, select, update
+from sqlalchemy import Connection
 
 from bf_plugin.gateway import events
 from bf_plugin.items import FunctionCall, Item
 from bf_plugin.journal.base import Base
-from bf_plugin.journal.fence import fence, fence_undecided
-from bf_plugin.journal.prepared import Prepared, insert_of
-from bf_plugin.journal.records import Opened
-from bf_plugin.journal.runs import decode_usage, encode_usage
-from bf_plugin.journal.signals import signal_driver
-from bf_plugin.journal.states import (
-    ACTIVE,
-    CREATING,
-    DONE,
-    NAMED,
-    PENDING,
-    STARTED,
-    STARTING,
-    CallState,
-    StepState,
-)
-from bf_plugin.journal.tables import calls, items, runs, steps, threads, unfinished
+from bf_plugin.journal.fence import fence, fence_open, signal_driver
+from bf_plugin.journal.records import CallKey, CallRecord, Opened, StepRecord
+from bf_plugin.journal.runs import add_items, decode_usage, encode_usage
+from bf_plugin.journal.sql import Statement, insertion
+from bf_plugin.journal.states import ACTIVE, CREATING, DONE, NAMED, PENDING, STARTED, STARTING
 from bf_plugin.values import FinishReason, Usage
 
-CallKey = tuple[int, int]
-"""Tells a call of a run from the others: step number, position in the step."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CallRecord:
-    """A tool call as the journal has it; `output` is None until it is done."""
-
-    key: CallKey
-    call_id: str
-    name: str
-    state: CallState
-    arguments: str = field(repr=False)
-    output: str | None = field(default=None, repr=False)
-    tool_call_id: str | None = field(default=None, repr=False)
-    deadline: float | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StepRecord:
-    """A step as the journal has it: the state it began with, its handle once the provider named it, how it ended."""
-
-    number: int
-    state: StepState
-    started_at: float
-    ended_at: float | None
-    usage: Usage
-    parent: Mapping[str, Any] | None = field(repr=False)
-    handle: Mapping[str, Any] | None = field(repr=False)
-    content: Sequence[Mapping[str, Any]] = field(default=(), repr=False)
-    finish_reason: FinishReason = "stop"
-
-
-_step = (steps.c.run_id == bindparam("in_run"), steps.c.number == bindparam("at"))
-_call = (
-    calls.c.run_id == bindparam("in_run"),
-    calls.c.step == bindparam("in_step"),
-    calls.c.position == bindparam("at"),
+_THREAD = Statement("SELECT engine_key, state_sealed, synced FROM bf_threads WHERE id = :thread_id")
+_ITEMS_AFTER = Statement(
+    "SELECT item_sealed FROM bf_items WHERE thread_id = :thread_id AND id > :synced ORDER BY id",
 )
-
-_NEW_ITEM = insert_of(items, "thread_id", "run_id", "item_sealed")
-_THREAD = Prepared(
-    select(threads.c.engine_key, threads.c.state_sealed, threads.c.synced).where(threads.c.id == bindparam("thread_id"))
+_NEWEST_ITEM = Statement("SELECT max(id) FROM bf_items WHERE thread_id = :thread_id")
+_SYNC = Statement(
+    """
+    UPDATE bf_threads SET engine_key = :engine_key, state_sealed = :state, synced = :newest
+    WHERE id = :thread_id
+    """
 )
-_ITEMS_AFTER = Prepared(
-    select(items.c.item_sealed)
-    .where(items.c.thread_id == bindparam("thread_id"), items.c.id > bindparam("synced"))
-    .order_by(items.c.id)
+_NEW_STEP = insertion("bf_steps", "run_id", "number", "state", "started_at", "parent_sealed")
+_REOPEN = Statement(
+    f"UPDATE bf_steps SET state = {CREATING!r}, handle_sealed = NULL WHERE run_id = :run_id AND number = :number"
 )
-_NEWEST_ITEM = Prepared(select(func.max(items.c.id)).where(items.c.thread_id == bindparam("thread_id")))
-_SYNC = Prepared(
-    update(threads)
-    .where(threads.c.id == bindparam("thread_id"))
-    .values(engine_key=bindparam("whose"), state_sealed=bindparam("state"), synced=bindparam("upto"))
+_PARENT = Statement("SELECT parent_sealed FROM bf_steps WHERE run_id = :run_id AND number = :number")
+_NAME = Statement(
+    f"UPDATE bf_steps SET state = {NAMED!r}, handle_sealed = :handle WHERE run_id = :run_id AND number = :number"
 )
-_NEW_STEP = insert_of(steps, "run_id", "number", "state", "started_at", "parent_sealed")
-_NAME = Prepared(update(steps).where(*_step).values(state=NAMED, handle_sealed=bindparam("handle")))
-_ACTIVE = Prepared(update(runs).where(runs.c.id == bindparam("in_run"), runs.c.state == STARTING).values(state=ACTIVE))
-_DONE = Prepared(
-    update(steps)
-    .where(*_step)
-    .values(state=DONE, ended_at=bindparam("now"), usage=bindparam("used"), ended_sealed=bindparam("how"))
+_ACTIVATE = Statement(f"UPDATE bf_runs SET state = {ACTIVE!r} WHERE id = :run_id AND state = {STARTING!r}")
+_CLOSE = Statement(
+    f"""
+    UPDATE bf_steps SET state = {DONE!r}, ended_at = :now, usage = :usage, ended_sealed = :ended
+    WHERE run_id = :run_id AND number = :number
+    """
 )
-_NEW_CALL = insert_of(calls, "run_id", "call_id", "step", "position", "name", "state", "arguments_sealed")
-_START_CALL = Prepared(
-    update(calls)
-    .where(*_call, calls.c.state == PENDING)
-    .values(state=STARTED, tool_call_id=bindparam("page_id"), deadline=bindparam("until"))
+_STEPS = Statement("SELECT * FROM bf_steps WHERE run_id = :run_id ORDER BY number")
+_NEW_CALL = insertion("bf_calls", "run_id", "call_id", "step", "position", "name", "state", "arguments_sealed")
+_CALL = "run_id = :run_id AND step = :step AND position = :position"
+_START_CALL = Statement(
+    f"""
+    UPDATE bf_calls SET state = {STARTED!r}, tool_call_id = :tool_call_id, deadline = :deadline
+    WHERE {_CALL} AND state = {PENDING!r}
+    """
 )
-_FINISH_CALL = Prepared(
-    update(calls).where(*_call, calls.c.state != DONE).values(state=DONE, result_sealed=bindparam("result"))
+_FINISH_CALL = Statement(
+    f"UPDATE bf_calls SET state = {DONE!r}, result_sealed = :result WHERE {_CALL} AND state != {DONE!r}"
 )
-_ANSWERED = Prepared(
-    select(calls.c.run_id, calls.c.tool_call_id)
-    .join(runs, runs.c.id == calls.c.run_id)
-    .where(runs.c.owner == bindparam("owner"), unfinished, runs.c.state == ACTIVE)
-    .where(calls.c.state == DONE, calls.c.tool_call_id.is_not(None))
+_RESULT = Statement(f"SELECT result_sealed FROM bf_calls WHERE {_CALL}")
+_RUN_OF_CALL = Statement("SELECT run_id FROM bf_calls WHERE tool_call_id = :tool_call_id")
+_ANSWER_CALL = Statement(
+    f"""
+    UPDATE bf_calls SET state = {DONE!r}, result_sealed = :result
+    WHERE tool_call_id = :tool_call_id AND state = {STARTED!r} AND deadline > :now
+    AND run_id = (SELECT id FROM bf_runs WHERE id = :run_id AND outcome IS NULL)
+    """
 )
-_RESULT = Prepared(select(calls.c.result_sealed).where(*_call))
+_CALLS = Statement("SELECT * FROM bf_calls WHERE run_id = :run_id AND step = :step ORDER BY position")
+_ANSWERED = Statement(
+    f"""
+    SELECT bf_calls.run_id, bf_calls.tool_call_id FROM bf_calls JOIN bf_runs ON bf_runs.id = bf_calls.run_id
+    WHERE bf_runs.owner = :owner AND bf_runs.told = 0 AND bf_runs.state = {ACTIVE!r}
+    AND bf_calls.state = {DONE!r} AND bf_calls.tool_call_id IS NOT NULL
+    """
+)
 
 
 class StepStore(Base):
@@ -127,11 +90,11 @@ class StepStore(Base):
         sealed = [self.vault.seal(item) for item in fresh]
 
         def job(connection: Connection) -> Opened:
-            fence_undecided(connection, run_id, epoch)
-            _add_items(connection, thread_id, run_id, sealed)
+            fence_open(connection, run_id, epoch)
+            add_items(connection, thread_id, run_id, sealed)
             parent, synced = _state_of(connection, thread_id, engine_key)
             row = {"run_id": run_id, "number": number, "state": CREATING, "started_at": time.time()}
-            _NEW_STEP.execute(connection, {**row, "parent_sealed": parent})
+            _NEW_STEP.run(connection, **row, parent_sealed=parent)
             new = self._items_after(connection, thread_id, synced)
             return Opened(state=self.vault.open(parent), synced=synced, new=new)
 
@@ -141,11 +104,10 @@ class StepStore(Base):
         """Put a step back to `creating`: what an earlier driver asked for is lost. Raises Fenced, RunEnded."""
 
         def job(connection: Connection) -> Opened:
-            fence_undecided(connection, run_id, epoch)
+            fence_open(connection, run_id, epoch)
             _, synced = _state_of(connection, thread_id, engine_key)
-            mine = (steps.c.run_id == run_id, steps.c.number == number)
-            connection.execute(update(steps).where(*mine).values(state=CREATING, handle_sealed=None))
-            parent = connection.execute(select(steps.c.parent_sealed).where(*mine)).scalar_one()
+            _REOPEN.run(connection, run_id=run_id, number=number)
+            parent = _PARENT.value(connection, run_id=run_id, number=number)
             new = self._items_after(connection, thread_id, synced)
             return Opened(state=self.vault.open(parent), synced=synced, new=new)
 
@@ -157,8 +119,8 @@ class StepStore(Base):
 
         def job(connection: Connection) -> None:
             fence(connection, run_id, epoch)
-            _NAME.execute(connection, {"in_run": run_id, "at": number, "handle": sealed})
-            _ACTIVE.execute(connection, {"in_run": run_id})
+            _NAME.run(connection, run_id=run_id, number=number, handle=sealed)
+            _ACTIVATE.run(connection, run_id=run_id)
 
         return self.write(job, run_id)
 
@@ -198,14 +160,13 @@ class StepStore(Base):
         ]
 
         def job(connection: Connection) -> None:
-            fence_undecided(connection, run_id, epoch, progress=True)
-            _add_items(connection, thread_id, run_id, sealed)
-            thread = {"thread_id": thread_id}
-            newest = _NEWEST_ITEM.value(connection, thread) or 0
-            _SYNC.execute(connection, {**thread, "whose": engine_key, "state": state_sealed, "upto": newest})
-            done = {"in_run": run_id, "at": number, "now": time.time(), "used": encode_usage(usage), "how": ended}
-            _DONE.execute(connection, done)
-            _NEW_CALL.execute_each(connection, pending)
+            fence_open(connection, run_id, epoch, progress=True)
+            add_items(connection, thread_id, run_id, sealed)
+            newest = _NEWEST_ITEM.value(connection, thread_id=thread_id) or 0
+            _SYNC.run(connection, thread_id=thread_id, engine_key=engine_key, state=state_sealed, newest=newest)
+            spent = encode_usage(usage)
+            _CLOSE.run(connection, run_id=run_id, number=number, now=time.time(), usage=spent, ended=ended)
+            _NEW_CALL.run_each(connection, pending)
 
         return self.write(job, run_id)
 
@@ -215,8 +176,8 @@ class StepStore(Base):
         """Mark a call `started`, before its tool is run or asked for. Raises Fenced, RunEnded."""
 
         def job(connection: Connection) -> None:
-            fence_undecided(connection, run_id, epoch)
-            _START_CALL.execute(connection, {**_at(run_id, key), "page_id": tool_call_id, "until": deadline})
+            fence_open(connection, run_id, epoch)
+            _START_CALL.run(connection, **_at(run_id, key), tool_call_id=tool_call_id, deadline=deadline)
 
         return self.write(job, run_id)
 
@@ -227,9 +188,9 @@ class StepStore(Base):
         def job(connection: Connection) -> str:
             fence(connection, run_id, epoch)
             mine = _at(run_id, key)
-            if _FINISH_CALL.execute(connection, {**mine, "result": sealed}) == 1:
+            if _FINISH_CALL.run(connection, **mine, result=sealed) == 1:
                 return output
-            return str(self.vault.open(_RESULT.value(connection, mine)))
+            return str(self.vault.open(_RESULT.value(connection, **mine)))
 
         return self.write(job, run_id)
 
@@ -242,14 +203,11 @@ class StepStore(Base):
         sealed = self.vault.seal(output)
 
         def job(connection: Connection) -> tuple[str, bool] | None:
-            query = select(calls.c.run_id).where(calls.c.tool_call_id == tool_call_id)
-            run_id = connection.execute(query).scalar()
+            run_id = _RUN_OF_CALL.value(connection, tool_call_id=tool_call_id)
             if run_id is None:
                 return None
-            open_run = select(runs.c.id).where(runs.c.id == run_id, runs.c.outcome.is_(None)).scalar_subquery()
-            waiting = (calls.c.tool_call_id == tool_call_id, calls.c.state == STARTED, calls.c.run_id == open_run)
-            in_time = update(calls).where(*waiting, calls.c.deadline > time.time())
-            won = connection.execute(in_time.values(state=DONE, result_sealed=sealed)).rowcount == 1
+            values = {"tool_call_id": tool_call_id, "run_id": run_id, "now": time.time(), "result": sealed}
+            won = _ANSWER_CALL.run(connection, **values) == 1
             if won:
                 signal_driver(connection, run_id)
             return run_id, won
@@ -258,13 +216,11 @@ class StepStore(Base):
 
     def has_call(self, tool_call_id: str) -> bool:
         """Tell whether a page was ever asked under this id."""
-        query = select(calls.c.run_id).where(calls.c.tool_call_id == tool_call_id)
-        return self.read(lambda connection: connection.execute(query).first()) is not None
+        return self.read(lambda connection: _RUN_OF_CALL.row(connection, tool_call_id=tool_call_id)) is not None
 
     def calls_of(self, run_id: str, number: int) -> list[CallRecord]:
         """Return the calls of a step, in the model's order."""
-        query = select(calls).where(calls.c.run_id == run_id, calls.c.step == number).order_by(calls.c.position)
-        rows = self.read(lambda connection: connection.execute(query).all())
+        rows = self.read(lambda connection: _CALLS.rows(connection, run_id=run_id, step=number))
         return [
             CallRecord(
                 key=(row.step, row.position),
@@ -281,14 +237,11 @@ class StepStore(Base):
 
     def all(self, run_id: str) -> list[StepRecord]:
         """Return the steps of a run, in order."""
-        query = select(steps).where(steps.c.run_id == run_id).order_by(steps.c.number)
-        rows = self.read(lambda connection: connection.execute(query).all())
-        return [self._step(row) for row in rows]
+        return [self._step(row) for row in self.read(lambda connection: _STEPS.rows(connection, run_id=run_id))]
 
     def answered(self, owner: str) -> Sequence[tuple[str, str]]:
         """Return run and tool call id of pages' answers on record, for runs that `owner` drives."""
-        rows = self.read(lambda connection: _ANSWERED.rows(connection, {"owner": owner}))
-        return [(run_id, tool_call_id) for run_id, tool_call_id in rows]
+        return self.read(lambda connection: _ANSWERED.rows(connection, owner=owner))
 
     def _step(self, row: Any) -> StepRecord:
         ended: tuple[Sequence[Any], FinishReason] = self.vault.open(row.ended_sealed) or ((), "stop")
@@ -305,8 +258,8 @@ class StepStore(Base):
         )
 
     def _items_after(self, connection: Connection, thread_id: str, synced: int) -> list[Item]:
-        rows = _ITEMS_AFTER.rows(connection, {"thread_id": thread_id, "synced": synced})
-        return [self.vault.open(item) for (item,) in rows]
+        rows = _ITEMS_AFTER.rows(connection, thread_id=thread_id, synced=synced)
+        return [self.vault.open(row.item_sealed) for row in rows]
 
 
 def _storable(text: str) -> str:
@@ -315,17 +268,12 @@ def _storable(text: str) -> str:
 
 
 def _at(run_id: str, key: CallKey) -> dict[str, Any]:
-    return {"in_run": run_id, "in_step": key[0], "at": key[1]}
+    return {"run_id": run_id, "step": key[0], "position": key[1]}
 
 
 def _state_of(connection: Connection, thread_id: str, engine_key: str) -> tuple[bytes | None, int]:
     """Return what this engine remembers of a thread, sealed, and the newest item that covers; None, 0 without."""
-    found = _THREAD.row(connection, {"thread_id": thread_id})
-    whose, state, synced = found or (None, None, 0)
-    return (state, synced) if whose == engine_key and state is not None else (None, 0)
-
-
-def _add_items(connection: Connection, thread_id: str, run_id: str, sealed: Sequence[bytes]) -> None:
-    _NEW_ITEM.execute_each(
-        connection, [{"thread_id": thread_id, "run_id": run_id, "item_sealed": item} for item in sealed]
-    )
+    found = _THREAD.row(connection, thread_id=thread_id)
+    if found is None or found.engine_key != engine_key or found.state_sealed is None:
+        return None, 0
+    return found.state_sealed, found.synced

@@ -12,6 +12,7 @@ from sqlalchemy import Engine, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
 from bf_plugin.errors import ConfigurationError
+from bf_plugin.journal.failures import explain
 from bf_plugin.journal.keys import KeyStore
 from bf_plugin.journal.log import MessageLog
 from bf_plugin.journal.migrations import bring_up_to_date
@@ -25,7 +26,7 @@ from bf_plugin.journal.sqlite import SqliteFile, make_folder, sqlite_engines, ta
 from bf_plugin.journal.steps import StepStore
 from bf_plugin.journal.threads import ThreadStore
 from bf_plugin.journal.vault import Vault, key_in
-from bf_plugin.journal.writer import Writer, explain, written
+from bf_plugin.journal.writer import written
 
 Database = SqliteFile | PostgresServer
 
@@ -37,7 +38,7 @@ class Journal:
         self.database = database
         self.vault = vault
         self._engines = (writers, readers)
-        self._writer = Writer(writers, database.wake, database.wrote, database.direct())
+        self._writer = database.writer(writers)
         self.runs = RunStore(readers, self._writer, vault)
         self.steps = StepStore(readers, self._writer, vault)
         self.log = MessageLog(readers, self._writer, vault)
@@ -53,7 +54,7 @@ class Journal:
 
     def purge(self, before: float) -> Future[int]:
         """Remove some of what ended, or was last used, before a time (POSIX seconds); return how much, 0 when done."""
-        return self._writer.submit(lambda connection: purge_batch(connection, before))
+        return self._writer.commit(lambda connection: purge_batch(connection, before))
 
     def close(self) -> None:
         """Commit what is queued and close all connections."""

@@ -5,23 +5,31 @@ from __future__ import annotations
 import time
 from types import TracebackType
 
-from sqlalchemy import Connection, Engine, func, select
+from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
 from bf_plugin.errors import ConfigurationError, JournalError
+from bf_plugin.journal.failures import explain
+from bf_plugin.journal.fence import CHANNEL
 from bf_plugin.journal.migrations import advance, version_of
 from bf_plugin.journal.postgres import PostgresServer, postgres_engines
-from bf_plugin.journal.signals import CHANNEL
+from bf_plugin.journal.sql import Statement
 from bf_plugin.journal.sqlite import visiting_engine
 from bf_plugin.journal.store import Database
-from bf_plugin.journal.tables import items, runs
 from bf_plugin.journal.vault import Vault
-from bf_plugin.journal.writer import explain
 
 PATIENCE = 5.0
 """Seconds to wait for a server, for a lock, or for a signal."""
 
 _OLDEST_SERVER = (13,)
+
+_SEALED = [
+    Statement(f"SELECT {column} FROM {table} ORDER BY {order} LIMIT 1")
+    for table, column, by in (("bf_runs", "spec_sealed", "created_at"), ("bf_items", "item_sealed", "id"))
+    for order in (by, f"{by} DESC")
+]
+_NOTHING = Statement("SELECT 1")
+_NOTIFY = Statement("SELECT pg_notify(:channel, :name)")
 
 
 class Survey:
@@ -62,12 +70,7 @@ class Survey:
 
     def open_sealed(self, vault: Vault) -> int:
         """Open the oldest and the newest of what is stored; return how many that were. Raises Unreadable."""
-        tokens = [
-            token
-            for column, order in ((runs.c.spec_sealed, runs.c.created_at), (items.c.item_sealed, items.c.id))
-            for direction in (order.asc(), order.desc())
-            for token in self._open.execute(select(column).order_by(direction).limit(1)).scalars()
-        ]
+        tokens = [token for statement in _SEALED for (token,) in statement.rows(self._open)]
         for token in tokens:
             vault.open(token)
         return len(tokens)
@@ -75,7 +78,7 @@ class Survey:
     def round_trip(self) -> float:
         """Return the seconds a question and its answer take."""
         begun = time.monotonic()
-        self._open.execute(select(1))
+        _NOTHING.rows(self._open)
         return time.monotonic() - begun
 
     @property
@@ -97,7 +100,7 @@ def hears_signals(server: PostgresServer, name: str) -> bool:
     try:
         listener.wait(PATIENCE)
         with engine.begin() as connection:
-            connection.execute(select(func.pg_notify(CHANNEL, name)))
+            _NOTIFY.rows(connection, channel=CHANNEL, name=name)
         end = time.monotonic() + PATIENCE
         while (left := end - time.monotonic()) > 0:
             if name in listener.wait(left):

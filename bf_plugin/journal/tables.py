@@ -17,7 +17,6 @@ from sqlalchemy import (
     String,
     Table,
     Text,
-    literal_column,
     text,
 )
 
@@ -52,8 +51,7 @@ items = Table(
     sqlite_autoincrement=True,
 )
 
-under_way = text(f"state IN {UNDER_WAY}")
-"""The states of a run that holds its thread."""
+_under_way = text(f"state IN {UNDER_WAY}")
 
 runs = Table(
     "bf_runs",
@@ -82,8 +80,8 @@ runs = Table(
         "bf_one_run_per_thread",
         "thread_id",
         unique=True,
-        sqlite_where=under_way,
-        postgresql_where=under_way,
+        sqlite_where=_under_way,
+        postgresql_where=_under_way,
     ),
     Index(
         "bf_runs_open",
@@ -141,9 +139,6 @@ calls = Table(
 """`tool_call_id` names those that a page answers.
 
 The key is a call's step and position, since not every provider's call ids are unique in a run."""
-
-unfinished = runs.c.told == literal_column("0")
-"""What somebody still has to do with. Written out, not bound: else SQLite does not use the index that knows them."""
 
 keys = Table(
     "bf_idempotency",

@@ -7,12 +7,24 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Connection, delete, select
+from sqlalchemy import Connection
 
 from bf_plugin.journal.base import Base
 from bf_plugin.journal.records import ThreadBusy, UnknownThread
+from bf_plugin.journal.sql import Statement
 from bf_plugin.journal.states import ENDED
-from bf_plugin.journal.tables import runs, steps, threads
+
+_THREAD = Statement("SELECT engine_key, state_sealed FROM bf_threads WHERE id = :thread_id")
+_HANDLES = Statement(
+    """
+    SELECT bf_runs.id, bf_runs.spec_sealed, bf_steps.handle_sealed
+    FROM bf_runs LEFT JOIN bf_steps ON bf_steps.run_id = bf_runs.id
+    WHERE bf_runs.thread_id = :thread_id ORDER BY bf_runs.created_at DESC
+    """
+)
+_HOLD = Statement("SELECT id FROM bf_threads WHERE id = :thread_id AND app = :app FOR UPDATE")
+_BUSY = Statement(f"SELECT id FROM bf_runs WHERE thread_id = :thread_id AND state != {ENDED!r} LIMIT 1")
+_DELETE = Statement("DELETE FROM bf_threads WHERE id = :thread_id")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,16 +47,8 @@ class ThreadStore(Base):
 
     def kept(self, thread_id: str) -> Sequence[Kept]:
         """Return what providers may keep of a thread, the newest run's first; nothing if none ever heard of it."""
-        whose = select(threads.c.engine_key, threads.c.state_sealed).where(threads.c.id == thread_id)
-        handles = (
-            select(runs.c.id, runs.c.spec_sealed, steps.c.handle_sealed)
-            .outerjoin(steps, steps.c.run_id == runs.c.id)
-            .where(runs.c.thread_id == thread_id)
-            .order_by(runs.c.created_at.desc())
-        )
-        thread, rows = self.read(
-            lambda connection: (connection.execute(whose).one_or_none(), connection.execute(handles).all())
-        )
+        thread = self.read(lambda connection: _THREAD.row(connection, thread_id=thread_id))
+        rows = self.read(lambda connection: _HANDLES.rows(connection, thread_id=thread_id))
         if thread is None:
             return ()
         specs: dict[str, Mapping[str, Any]] = {}
@@ -70,12 +74,10 @@ class ThreadStore(Base):
         """
 
         def job(connection: Connection) -> None:
-            under_way = select(runs.c.id).where(runs.c.thread_id == thread_id, runs.c.state != ENDED)
-            mine = (threads.c.id == thread_id, threads.c.app == app)
-            if connection.execute(select(threads.c.id).where(*mine).with_for_update()).first() is None:
+            if _HOLD.row(connection, thread_id=thread_id, app=app) is None:
                 raise UnknownThread("no such thread")
-            if (busy := connection.execute(under_way.limit(1)).scalar()) is not None:
+            if (busy := _BUSY.value(connection, thread_id=thread_id)) is not None:
                 raise ThreadBusy(busy)
-            connection.execute(delete(threads).where(*mine))
+            _DELETE.run(connection, thread_id=thread_id)
 
         return self.write(job)

@@ -1,15 +1,14 @@
-"""One thread that writes: jobs that wait together are committed together.
+"""Commits: one call, `commit`, and a thread that carries out the jobs that wait together in one transaction.
 
-A commit costs about as much for fifty rows as for one, and SQLite has one writer anyway. A group is first carried out
-without savepoints, which cost more than most jobs do. If one of its jobs fails after it may have written, all is undone
-and carried out again with a savepoint a job: then the failing job is undone alone, and its neighbours are not touched.
-Where the database goes away for a while, or two processes lock each other's rows, the whole group is carried out again
-too; whether a commit that was not answered happened is asked first.
+A commit costs about as much for fifty rows as for one, and SQLite has one writer anyway. The thread first carries a
+group of jobs out without savepoints, which cost more than most jobs do. If a job fails that may have written, the
+thread undoes the group and carries it out again with a savepoint a job: then only the failing job is undone. It also
+carries the group out again where the database goes away for a while, and where two processes lock each other's rows. If
+a commit was not answered, it first looks up what became of it.
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import queue
 import threading
@@ -17,17 +16,16 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
 from bf_plugin.errors import Fenced, JournalError
-from bf_plugin.journal.direct import Direct
-from bf_plugin.journal.outages import OUTAGE, is_committed, passes, pauses, transaction_id
+from bf_plugin.journal.failures import OUTAGE, explain, is_committed, passes, pauses, transaction_id
+from bf_plugin.journal.fence import signalled
 from bf_plugin.journal.records import RunEnded
-from bf_plugin.journal.signals import signalled
 from bf_plugin.runtime.logs import get_logger
 
 T = TypeVar("T")
@@ -35,34 +33,24 @@ Job = Callable[[Connection], Any]
 Outcome = tuple[Any, "BaseException | None"]
 """What a job returned, and what it failed with: one of the two."""
 
-_GROUP = 256
-_BEFORE_WRITING = (Fenced, RunEnded)
+BEFORE_WRITING = (Fenced, RunEnded)
 """What a fence raises: nothing was changed then, so there is nothing to undo."""
 
+_GROUP = 256
+
 
 @dataclass(frozen=True, slots=True)
-class Keyed:
-    """A job; `key` is the run whose row it locks first."""
+class Entry:
+    """A job that waits. `key` is the run whose row it locks first, `writes` is how many rows it may write."""
 
-    key: str
     job: Job
+    key: str
+    writes: int
+    future: Future[Any] = field(default_factory=Future)
 
-
-@dataclass(frozen=True, slots=True)
-class _Entry:
-    """Jobs that were queued together, in the order of their keys, each with an outcome of its own.
-
-    `alone`: the future has the one job's. `together` carries all of them out at once, or returns False.
-    """
-
-    jobs: Sequence[Keyed]
-    future: Future[Any]
-    alone: bool = False
-    together: Callable[[Connection], bool] | None = None
-
-    def settle(self, outcomes: list[Outcome]) -> None:
+    def settle(self, outcome: Outcome) -> None:
         """Tell whoever waits."""
-        value, failure = outcomes[0] if self.alone else (outcomes, None)
+        value, failure = outcome
         if failure is None:
             self.future.set_result(value)
         else:
@@ -76,7 +64,7 @@ class _Failing(Exception):
 class _InDoubt(Exception):
     """The commit of a transaction was not answered."""
 
-    def __init__(self, transaction: str, outcomes: list[list[Outcome]], cause: DBAPIError) -> None:
+    def __init__(self, transaction: str, outcomes: list[Outcome], cause: DBAPIError) -> None:
         super().__init__(transaction)
         self.transaction = transaction
         self.outcomes = outcomes
@@ -84,10 +72,9 @@ class _InDoubt(Exception):
 
 
 class Writer:
-    """Runs jobs in transactions, on a daemon thread, or with `direct` on the event loop while that thread has nothing
-    to do; those of one key in the order they came in.
+    """Commits jobs on a daemon thread; those of one key in the order they came in.
 
-    `wake` is told whom a commit concerns, `wrote` how many jobs it had.
+    `wake` is told whom a commit concerns, `wrote` how many rows it had.
     """
 
     def __init__(
@@ -95,67 +82,38 @@ class Writer:
         engine: Engine,
         wake: Callable[[Collection[str]], None] = lambda owners: None,
         wrote: Callable[[int], None] = lambda count: None,
-        direct: Direct | None = None,
     ) -> None:
         self._engine = engine
-        self._direct = direct
-        self._unfinished = 0
         self._wake = wake
         self._wrote = wrote
         self._connection: Connection | None = None  # kept: taking one out of the pool costs more than a small commit
-        self._queue: queue.SimpleQueue[_Entry | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[Entry | None] = queue.SimpleQueue()
+        self._unfinished = 0
         self._closed = False
         self._log = get_logger(__name__)
-        self._lock = threading.Lock()  # between submit and close: nothing may be queued behind the end mark
+        self._lock = threading.Lock()  # between commit and close: nothing may be queued behind the end mark
         self._thread = threading.Thread(target=self._work, name="bf-journal", daemon=True)
         self._thread.start()
 
-    def at_once(self, work: Callable[[Connection], bool], writes: int) -> bool:
-        """Do some writes on the event loop itself. Returns False when nothing was changed: then they are to be queued.
+    def commit(self, job: Callable[[Connection], T], key: str = "", writes: int = 1) -> Future[T]:
+        """Have `job` carried out in a transaction; the future resolves after its commit.
 
-        `work` returns whether it could be done. Raises Fenced and RunEnded as it does.
+        A job may be carried out again, from its beginning, if its transaction was undone. Raises (through the future)
+        what the job raised, or JournalError when the transaction failed.
         """
-        if self._direct is None or self._unfinished or self._closed or not _on_a_loop():
-            return False
-        try:
-            return self._direct.commit(work, writes)
-        except _BEFORE_WRITING:
-            raise
-        except Exception:  # the writer will say what it is
-            return False
+        entry = Entry(job, key, writes)
+        with self._lock:
+            if self._closed:
+                entry.future.set_exception(JournalError("the journal is closed: this process is shutting down"))
+            else:
+                self._unfinished += 1
+                self._queue.put(entry)
+        return entry.future
 
-    def submit_at_once(self, job: Callable[[Connection], T]) -> Future[T] | None:
-        """Do `job` on the event loop itself. Returns None when nothing was changed: then it is to be queued."""
-        future: Future[T] = Future()
-
-        def work(connection: Connection) -> bool:
-            future.set_result(job(connection))
-            return True
-
-        try:
-            return future if self.at_once(work, 1) else None
-        except _BEFORE_WRITING as error:
-            future.set_exception(error)
-            return future
-
-    def submit(self, job: Callable[[Connection], T], key: str = "") -> Future[T]:
-        """Queue `job`; the future resolves after its commit.
-
-        Raises (through the future) what the job raised, or JournalError when the transaction failed.
-        """
-        future: Future[T] = Future()
-        self._put(_Entry([Keyed(key, job)], future, alone=True))
-        return future
-
-    def submit_all(self, jobs: Sequence[Keyed], together: Callable[[Connection], bool]) -> Future[list[Outcome]]:
-        """Queue jobs, in the order of their keys; the future has their outcomes after the commit.
-
-        `together` carries all of them out at once and returns True, or False: then what it did is undone, and they are
-        carried out one by one. Raises (through the future) JournalError when the transaction failed.
-        """
-        future: Future[list[Outcome]] = Future()
-        self._put(_Entry(jobs, future, together=together))
-        return future
+    @property
+    def idle(self) -> bool:
+        """Whether no job waits or is being carried out, and more may come."""
+        return not self._unfinished and not self._closed
 
     def close(self) -> None:
         """Commit what is queued and end the thread."""
@@ -164,16 +122,6 @@ class Writer:
                 self._closed = True
                 self._queue.put(None)
         self._thread.join(timeout=10)
-        if self._direct is not None:
-            self._direct.close()
-
-    def _put(self, entry: _Entry) -> None:
-        with self._lock:
-            if self._closed:
-                entry.future.set_exception(JournalError("the journal is closed: this process is shutting down"))
-            else:
-                self._unfinished += 1
-                self._queue.put(entry)
 
     def _work(self) -> None:
         last = False
@@ -181,18 +129,18 @@ class Writer:
             group, last = self._next_group()
             wanted = [entry for entry in group if entry.future.set_running_or_notify_cancel()]
             if wanted:
-                self._commit(wanted)
+                self._commit_group(wanted)
             with self._lock:
                 self._unfinished -= len(group)
         self._disconnect()
 
-    def _next_group(self) -> tuple[list[_Entry], bool]:
-        group: list[_Entry] = []
+    def _next_group(self) -> tuple[list[Entry], bool]:
+        group: list[Entry] = []
         size = 0
         entry = self._queue.get()
         while entry is not None:
             group.append(entry)
-            size += len(entry.jobs)
+            size += entry.writes
             if size >= _GROUP:
                 return group, False
             try:
@@ -201,20 +149,17 @@ class Writer:
                 return group, False
         return group, True
 
-    def _commit(self, group: list[_Entry]) -> None:
+    def _commit_group(self, group: list[Entry]) -> None:
         # Two processes that lock rows in the same order do not lock each other out.
-        group.sort(key=lambda entry: entry.jobs[0].key)
+        group.sort(key=lambda entry: entry.key)
         try:
             outcomes = self._insist(group)
         except Exception as error:
-            problem = explain(error)
-            for entry in group:
-                entry.future.set_exception(problem)
-            return
+            outcomes = [(None, explain(error))] * len(group)
         for entry, outcome in zip(group, outcomes, strict=True):
             entry.settle(outcome)
 
-    def _insist(self, group: Sequence[_Entry]) -> list[list[Outcome]]:
+    def _insist(self, group: Sequence[Entry]) -> list[Outcome]:
         """Carry out a group, again if need be; return what came of each job."""
         tries = pauses(OUTAGE)
         doubt: _InDoubt | None = None
@@ -236,15 +181,16 @@ class Writer:
             if pause is None:
                 raise problem
             if not said:
-                self._log.warning("%d writes are tried again: %s", len(group), explain(problem))
+                self._log.warning("the journal tries %d writes again: %s", len(group), explain(problem))
             said = True
             time.sleep(pause)
 
-    def _transact(self, group: Sequence[_Entry], apart: bool) -> list[list[Outcome]]:
+    def _transact(self, group: Sequence[Entry], apart: bool) -> list[Outcome]:
+        attempt = _attempt_apart if apart else _attempt
         try:
             connection = self._connection = self._connection or self._engine.connect()
             transaction = connection.begin()
-            outcomes = [_carried_out(connection, entry, apart) for entry in group]
+            outcomes = [attempt(connection, entry.job) for entry in group]
             owners = signalled(connection)
             name = transaction_id(connection)
             try:
@@ -258,11 +204,11 @@ class Writer:
             raise
         if owners:
             self._wake(owners)
-        self._wrote(sum(len(entry.jobs) for entry in group))
+        self._wrote(sum(entry.writes for entry in group))
         return outcomes
 
     def _disconnect(self) -> None:
-        """Give the connection back, what it had begun is undone."""
+        """Give the connection back; the database undoes what it had begun."""
         connection, self._connection = self._connection, None
         if connection is not None:
             signalled(connection)
@@ -277,14 +223,6 @@ class Writer:
         return committed
 
 
-def _on_a_loop() -> bool:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True
-
-
 def written(future: Future[T], seconds: float = 30.0) -> T:
     """Wait for a write, in a request thread. Raises JournalError when it takes longer; it is not carried out then."""
     try:
@@ -296,26 +234,15 @@ def written(future: Future[T], seconds: float = 30.0) -> T:
         raise JournalError(f"the journal took no write within {seconds:g} s: see what keeps its disk busy") from None
 
 
-def _carried_out(connection: Connection, entry: _Entry, apart: bool) -> list[Outcome]:
-    attempt = _attempt_apart if apart else _attempt
-    if entry.together is not None and not apart:
-        if not _attempt(connection, entry.together)[0]:
-            raise _Failing
-        return [(None, None)] * len(entry.jobs)
-    return [attempt(connection, keyed.job) for keyed in entry.jobs]
-
-
 def _attempt(connection: Connection, job: Job) -> Outcome:
     """Run a job. Raises what undoes the whole group: failures that pass, and _Failing."""
     try:
         return job(connection), None
-    except _BEFORE_WRITING as error:
+    except BEFORE_WRITING as error:
         return None, error
-    except DBAPIError as error:
+    except Exception as error:
         if passes(error):
             raise
-        raise _Failing from None
-    except Exception:
         raise _Failing from None
 
 
@@ -337,32 +264,3 @@ def _attempt_apart(connection: Connection, job: Job) -> Outcome:
         savepoint.rollback()
         return None, error
     return value, None
-
-
-def explain(error: BaseException) -> BaseException:
-    """Return a database error as a JournalError that says what to do; it quotes no statement and no value."""
-    if not isinstance(error, DBAPIError):
-        return error if isinstance(error, JournalError) else JournalError(f"the journal failed: {type(error).__name__}")
-    reason = next(iter(str(error.orig).splitlines()), type(error).__name__)
-    advice = "check that the database can be reached and written"
-    for word, hint in _ADVICE.items():
-        if word in reason:
-            advice = hint
-    return JournalError(f"the journal cannot be written: {reason.strip()}; {advice}")
-
-
-_ADVICE = {
-    "password authentication": "correct user and password in BF_DATABASE_URL",
-    "does not exist": "create it, or correct BF_DATABASE_URL",
-    "Connection refused": "see that the server runs, and that host and port in BF_DATABASE_URL are right",
-    "resolve host": "correct the host in BF_DATABASE_URL",
-    "too many clients": "raise max_connections of the server, or run fewer processes",
-    "permission denied": "grant its user the right to create and write tables",
-    "read-only": "connect to the primary server, which can be written",
-    "disk is full": "free space on the disk that holds it",
-    "locked": "another program keeps a write transaction open on it; end that program",
-    "readonly": "make the file and its folder writable for this user, or set BF_DATABASE_URL",
-    "disk I/O": "its disk is failing or full",
-    "not a database": "another program's file lies there: correct BF_DATABASE_URL",
-    "malformed": "restore it from a backup, or move it away to start afresh",
-}

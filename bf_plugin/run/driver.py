@@ -14,9 +14,8 @@ from bf_plugin.gateway import events
 from bf_plugin.gateway.messengers.port import Messenger
 from bf_plugin.items import Item
 from bf_plugin.journal import Ending, Journal, RunEnded, RunRecord
-from bf_plugin.journal.records import Sealed, shared
+from bf_plugin.journal.records import CallRecord, Sealed, shared
 from bf_plugin.journal.states import ENDED
-from bf_plugin.journal.steps import CallRecord
 from bf_plugin.plugins.calls import HookCalls
 from bf_plugin.run.composer import Composer
 from bf_plugin.run.ending import Closing, RunFailed, ending_of, is_expected, request_error

@@ -11,10 +11,10 @@ from typing import Any, TypeVar
 from bf_plugin.engines.port import BaseStream, Cursor, Handle, State, StepDone, StepRequest, Text
 from bf_plugin.errors import ProviderError
 from bf_plugin.items import FunctionCall, Item, text_message
-from bf_plugin.journal.records import Cut, Opened, RunRecord, Sealed, shared
+from bf_plugin.journal.records import CallRecord, Cut, Opened, RunRecord, Sealed, StepRecord, shared
 from bf_plugin.journal.runs import RunStore
 from bf_plugin.journal.states import DONE, QUEUED
-from bf_plugin.journal.steps import CallRecord, StepRecord, StepStore
+from bf_plugin.journal.steps import StepStore
 from bf_plugin.run.composer import Composer, cursor_of
 from bf_plugin.run.outbox import Outbox
 from bf_plugin.run.provider import Provider

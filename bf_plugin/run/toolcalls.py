@@ -15,8 +15,9 @@ import msgspec
 from bf_plugin.bodies import uitools
 from bf_plugin.gateway import events
 from bf_plugin.items import FunctionCall, FunctionOutput, FunctionTool
+from bf_plugin.journal.records import CallKey, CallRecord
 from bf_plugin.journal.states import PENDING, STARTED
-from bf_plugin.journal.steps import CallKey, CallRecord, StepStore
+from bf_plugin.journal.steps import StepStore
 from bf_plugin.plugins.calls import HookCalls
 from bf_plugin.run.composer import Composer
 from bf_plugin.run.outbox import Outbox

@@ -31,7 +31,7 @@ from bf_plugin.journal import (
     open_journal,
 )
 from bf_plugin.journal.records import Sealed
-from bf_plugin.journal.seals import Seal, seal_together
+from bf_plugin.journal.seals import Seal, SealGroup
 from bf_plugin.journal.store import default_url
 from bf_plugin.journal.tables import metadata, threads
 from bf_plugin.journal.vault import Vault
@@ -253,36 +253,36 @@ def test_what_becomes_of_a_message_is_on_record(journal: Journal) -> None:
 
 
 def test_messages_are_sealed_together_where_nothing_stands_against_it(journal: Journal) -> None:
-    """In one statement, however many runs they are of; one run that must not be written makes it each for itself."""
+    """In one statement, however many runs they are of; one that is refused does not keep the others from it."""
     good = [create(journal, record()) for _ in range(3)]
     taken, decided, shaken = (create(journal, record()) for _ in range(3))
     journal.runs.adopt(taken.id, 1, "other").result(5)
     journal.runs.decide(decided.id, CANCELLED).result(5)
     journal.runs.adopt(shaken.id, 1, "me").result(5)
 
-    def together(number: int, *runs: RunRecord, epoch: int = 1, closing: bool = False) -> bool:
-        seals = [a_seal(run, number, epoch=epoch, closing=closing) for run in runs]
+    def together(number: int, *runs: RunRecord, epoch: int = 1, closing: bool = False) -> list[type | None]:
+        group = SealGroup([a_seal(run, number, epoch=epoch, closing=closing) for run in runs])
+        refusals = journal.runs.write(group).result(5)
+        return [None if refusal is None else type(refusal) for refusal in refusals]
 
-        def job(connection: Connection) -> None:
-            if not seal_together(seals, connection):
-                raise LookupError  # undone
+    fine = [None] * 3
+    assert together(1, *good) == fine
+    assert together(2, *good) == fine
+    assert together(3, *good, taken) == [*fine, Fenced]
+    assert together(4, *good, decided) == [*fine, RunEnded]
+    assert together(5, *good, epoch=2) == [Fenced] * 3
+    assert together(5, *good, taken, closing=True) == [*fine, Fenced]
+    assert together(6, *good, good[0]) == [*fine, JournalError]
+    assert together(1, shaken, epoch=2) == [None]
+    assert together(7, *good, decided, closing=True) == [*fine, None]
+    assert [len(journal.log.all(run.id)) for run in (*good, taken, decided, shaken)] == [7] * 3 + [0, 1, 1]
+    assert attempts(journal, shaken) == 0, "its takeovers must be forgotten with its progress"
 
-        try:
-            journal.runs.write(job).result(5)
-        except LookupError:
-            return False
-        return True
 
-    assert together(1, *good)
-    assert together(2, *good)
-    assert not together(3, *good, taken)
-    assert not together(3, *good, decided)
-    assert not together(3, *good, epoch=2)
-    assert not together(3, *good, taken, closing=True)
-    assert not together(1, shaken, epoch=2), "its takeovers must be forgotten with its progress"
-    assert [len(journal.log.all(run.id)) for run in (*good, taken, decided, shaken)] == [2, 2, 2, 0, 0, 0]
-    assert together(3, *good, decided, closing=True)
-    assert [len(journal.log.all(run.id)) for run in (*good, taken, decided, shaken)] == [3, 3, 3, 0, 1, 0]
+def attempts(journal: Journal, run: RunRecord) -> int:
+    found = journal.runs.find(run.id)
+    assert found is not None
+    return found.attempts
 
 
 def test_a_group_of_messages_does_not_fail_for_one(journal: Journal) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,8 @@ from bf_plugin.gateway import events
 from bf_plugin.gateway.messengers.port import Destination
 from bf_plugin.items import FunctionTool
 from bf_plugin.journal import Journal, RunRecord, open_journal
-from bf_plugin.journal.seals import Seal
-from bf_plugin.journal.writer import Keyed
+from bf_plugin.journal.seals import SealGroup
+from bf_plugin.journal.writer import Writer
 from bf_plugin.plugins.calls import HookCalls
 from bf_plugin.plugins.guards import new_manager, register
 from bf_plugin.run.driver import Drive, Parts
@@ -83,17 +83,9 @@ class DyingWriter:
         self._writer = writer
         self._bomb = bomb
 
-    def at_once(self, work: Callable[..., bool], writes: int) -> bool:
-        return False  # a commit is a commit, wherever it is made
-
-    def submit_at_once(self, job: Callable[..., Any]) -> None:
-        return None
-
-    def submit(self, job: Callable[..., Any], key: str = "") -> Future[Any]:
-        return self._write(_name(job), lambda: self._writer.submit(job, key))
-
-    def submit_all(self, jobs: Sequence[Keyed], together: Callable[..., bool]) -> Future[Any]:
-        return self._write(_name(jobs[0].job), lambda: self._writer.submit_all(jobs, together))
+    def commit(self, job: Callable[..., Any], key: str = "", writes: int = 1) -> Future[Any]:
+        # Always by the thread: a commit is a commit, wherever it is made.
+        return self._write(_name(job), lambda: Writer.commit(self._writer, job, key, writes))
 
     def _write(self, name: str, write: Callable[[], Future[Any]]) -> Future[Any]:
         told: Future[Any] = Future()
@@ -120,7 +112,7 @@ class DyingWriter:
 
 def _name(job: Any) -> str:
     """Return which write a job is, such as `RunStore.decide`, or `seal`."""
-    return "seal" if isinstance(job, Seal) else str(job.__qualname__).partition(".<locals>")[0]
+    return "seal" if isinstance(job, SealGroup) else str(job.__qualname__).partition(".<locals>")[0]
 
 
 class Page:

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Connection
 
-from bf_plugin.journal import checkpoints
+from bf_plugin.errors import Fenced
+from bf_plugin.journal import sqlite
 from bf_plugin.journal.direct import REST, SLOW, Direct
 from bf_plugin.journal.sqlite import SqliteFile, sqlite_engines
 
@@ -34,6 +35,7 @@ def file(tmp_path: Path) -> Iterator[SqliteFile]:
 def direct(file: SqliteFile) -> Iterator[Direct]:
     """Return the direct way into it."""
     way = file.direct()
+    way._clock = lambda: 0.0  # no commit is slow here, however busy the machine is
     yield way
     way.close()
 
@@ -58,8 +60,14 @@ def test_what_is_done_is_committed(file: SqliteFile, direct: Direct) -> None:
 
 
 def test_what_may_not_be_done_changes_nothing(file: SqliteFile, direct: Direct) -> None:
-    """Work that finds that it cannot be done is undone, and the next is not hindered."""
-    assert not direct.commit(lambda connection: note(connection, "a") and False, 1)
+    """What a fence refuses is its result, and the next is not hindered."""
+
+    def refused(connection: Connection) -> None:
+        raise Fenced("another driver took it over")
+
+    done = direct.commit(refused, 1)
+    assert done is not None
+    assert isinstance(done.exception(), Fenced)
     assert direct.commit(lambda connection: note(connection, "b"), 1)
     assert notes(file) == ["b"]
 
@@ -116,7 +124,7 @@ def test_a_slow_disk_is_left_to_the_writer(file: SqliteFile) -> None:
 
 def test_the_log_does_not_grow_while_others_write(file: SqliteFile, monkeypatch: pytest.MonkeyPatch) -> None:
     """Under a load that never pauses it begins again and again from its start; every write is there."""
-    monkeypatch.setattr(checkpoints, "EVERY", 200)
+    monkeypatch.setattr(sqlite, "EVERY", 200)
     log = file.path.with_name(file.path.name + "-wal")
     ways = [file.direct(), file.direct()]
     stop = time.monotonic() + 20
@@ -155,8 +163,8 @@ def _salt(log: Path) -> bytes:
 
 def test_a_long_reader_makes_nobody_wait(file: SqliteFile, monkeypatch: pytest.MonkeyPatch) -> None:
     """A backup, say, keeps the log from beginning again: then that is not tried, since writers would stand still."""
-    monkeypatch.setattr(checkpoints, "EVERY", 20)
-    monkeypatch.setattr(checkpoints, "FEW", 10)
+    monkeypatch.setattr(sqlite, "EVERY", 20)
+    monkeypatch.setattr(sqlite, "FEW", 10)
     direct = file.direct()
     direct._clock = lambda: 0.0  # no commit is slow here
     with closing(sqlite3.connect(file.path, isolation_level=None)) as reader:

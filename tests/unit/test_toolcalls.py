@@ -12,8 +12,8 @@ import pytest
 
 from bf_plugin import StopRun, hookimpl
 from bf_plugin.items import FunctionCall, FunctionTool
+from bf_plugin.journal.records import CallRecord
 from bf_plugin.journal.states import CallState
-from bf_plugin.journal.steps import CallRecord
 from bf_plugin.plugins.calls import HookCalls
 from bf_plugin.plugins.guards import new_manager, register
 from bf_plugin.run.toolcalls import ToolCalls, cut_output, parse_arguments

@@ -14,7 +14,7 @@ from bf_plugin.dispatch.local import LocalDispatcher
 from bf_plugin.dispatch.owner import Owner
 from bf_plugin.errors import JournalError
 from bf_plugin.journal import Journal, RunRecord
-from bf_plugin.journal.groups import Groups
+from bf_plugin.journal.seals import Groups
 from bf_plugin.journal.sqlite import SqliteFile
 from bf_plugin.journal.writer import Writer
 from bf_plugin.plugins.calls import HookCalls
@@ -105,7 +105,7 @@ class Process:
         """Do one thing, if there is something to do."""
         if self.stands:
             return False
-        done = (self.writing == "eager" and self._writer.commit(1)) or self.loop.turn() or self._writer.commit()
+        done = (self.writing == "eager" and self._writer.advance(1)) or self.loop.turn() or self._writer.advance()
         if done and self.fuel:
             self.fuel -= 1
         return done
@@ -131,7 +131,7 @@ class Process:
         """End politely: hand all runs over."""
         self.fuel = None
         self.dispatcher.close()
-        self._writer.commit()
+        self._writer.advance()
         self._vanish()
 
     def die(self) -> None:
@@ -150,7 +150,7 @@ class Process:
         self.journal.close()
 
     def _push(self) -> bool:
-        return self.loop.turn() or self._writer.commit()
+        return self.loop.turn() or self._writer.advance()
 
     def _take_over_writing(self) -> SteppedWriter:
         engine = self.journal._engines[0]

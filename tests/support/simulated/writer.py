@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import deque
 from collections.abc import Callable, Collection
 from concurrent.futures import Future
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, Protocol, TypeVar
 
 from sqlalchemy import Connection, Engine
 
-from bf_plugin.journal.direct import Direct
-from bf_plugin.journal.seals import Seal
-from bf_plugin.journal.writer import Keyed, Writer, _Entry, _on_a_loop
+from bf_plugin.journal.direct import Direct, on_a_loop
+from bf_plugin.journal.seals import SealGroup
+from bf_plugin.journal.writer import Entry, Writer
 from simulated.clock import Awaited
 from simulated.driving import DRIVING, Driver
 
@@ -24,14 +25,14 @@ T = TypeVar("T")
 class Write:
     """A write that waits, and the drivers it is by: none if a request or a watcher asked for it."""
 
-    entry: _Entry
+    entry: Entry
     drivers: tuple[Driver, ...]
 
     @property
     def name(self) -> str:
         """Which write it is, such as `RunStore.decide`."""
-        job: Any = self.entry.jobs[0].job
-        return "Seal" if isinstance(job, Seal) else str(job.__qualname__).partition(".<locals>")[0]
+        job: Any = self.entry.job
+        return "Seal" if isinstance(job, SealGroup) else str(job.__qualname__).partition(".<locals>")[0]
 
 
 class Auditor(Protocol):
@@ -50,25 +51,20 @@ class SteppedDirect(Direct):
     """Commits on the loop, seen by the auditor."""
 
     def __init__(self, engine: Engine, auditor: Auditor, wake: Callable[[Collection[str]], None]) -> None:
-        super().__init__(engine, wake)
+        super().__init__(engine, wake, clock=lambda: 0.0)  # no commit is slow here, however busy the machine is
         self._auditor = auditor
 
-    def write(self, write: Write, work: Callable[[Connection], bool]) -> bool:
-        """Commit `work`, which is a write's."""
-        done: list[bool] = []
-        refused: list[Exception] = []
+    def write(self, write: Write) -> Future[Any] | None:
+        """Commit a write, or leave it to the writer."""
+        done: list[Future[Any] | None] = []
 
         def attempt() -> None:
-            try:
-                done.append(self.commit(work, 1))
-            except Exception as refusal:
-                refused.append(refusal)
+            with contextlib.suppress(Exception):  # the writer will say what it is
+                done.append(self.commit(write.entry.job, write.entry.writes))
 
         self._auditor.commit([write], attempt)
         self.close()  # the other processes are to have the one connection
-        if refused:
-            raise refused[0]
-        return done[0]
+        return done[0] if done else None
 
 
 class SteppedWriter(Writer):
@@ -81,29 +77,20 @@ class SteppedWriter(Writer):
         self._waiting: deque[Write] = deque()
         self._auditor = auditor
         self._now = SteppedDirect(engine, auditor, wake) if direct else None
-        self._doing: Write | None = None
         self.dead = False
 
-    def at_once(self, work: Callable[[Connection], bool], writes: int) -> bool:
-        if self._now is None or self._waiting or self.dead or not _on_a_loop():
-            return False
-        return self._now.write(self._doing or _sealing(cast("Any", work).args[0]), work)
-
-    def submit_at_once(self, job: Callable[[Connection], T]) -> Future[T] | None:
-        driver = DRIVING.get()
-        self._doing = Write(_Entry([Keyed("", job)], Future(), alone=True), (driver,) if driver else ())
-        try:
-            return super().submit_at_once(job)
-        finally:
-            self._doing = None
-
-    def submit(self, job: Callable[[Connection], T], key: str = "") -> Future[T]:
-        future: Future[T] = Awaited(self.commit)
-        driver = DRIVING.get()
-        self._queue_up(_Entry([Keyed(key, job)], future, alone=True), (driver,) if driver else ())
+    def commit(self, job: Callable[[Connection], T], key: str = "", writes: int = 1) -> Future[T]:
+        future: Future[T] = Awaited(self.advance)
+        write = Write(Entry(job, key, writes, future), _drivers(job))
+        if self._now is not None and not self._waiting and not self.dead and on_a_loop():
+            done = self._now.write(write)
+            if done is not None:
+                return done
+        if not self.dead:
+            self._waiting.append(write)
         return future
 
-    def commit(self, limit: int | None = None) -> bool:
+    def advance(self, limit: int | None = None) -> bool:
         """Commit what waits, or the first `limit` of it; False if nothing did."""
         if self.dead or not self._waiting:
             return False
@@ -117,21 +104,16 @@ class SteppedWriter(Writer):
         self.dead = True
         super().close()
 
-    def _put(self, entry: _Entry) -> None:
-        seals = [keyed.job for keyed in entry.jobs if isinstance(keyed.job, Seal)]
-        self._queue_up(entry, tuple(Driver(seal.run_id, seal.epoch) for seal in seals))
-
-    def _queue_up(self, entry: _Entry, drivers: tuple[Driver, ...]) -> None:
-        if not self.dead:
-            self._waiting.append(Write(entry, drivers))
-
     def _commit_together(self, writes: list[Write]) -> None:
         wanted = [write for write in writes if write.entry.future.set_running_or_notify_cancel()]
         if wanted:
-            self._auditor.commit(wanted, lambda: self._commit([write.entry for write in wanted]))
+            self._auditor.commit(wanted, lambda: self._commit_group([write.entry for write in wanted]))
             self._disconnect()  # the other processes are to have the one connection
 
 
-def _sealing(seals: list[Seal]) -> Write:
-    entry = _Entry([Keyed(seal.run_id, seal) for seal in seals], Future())
-    return Write(entry, tuple(Driver(seal.run_id, seal.epoch) for seal in seals))
+def _drivers(job: Any) -> tuple[Driver, ...]:
+    """Return the drivers a job is by."""
+    if isinstance(job, SealGroup):
+        return tuple(Driver(seal.run_id, seal.epoch) for seal in job.seals)
+    driver = DRIVING.get()
+    return (driver,) if driver else ()

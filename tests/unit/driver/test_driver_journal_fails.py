@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from concurrent.futures import Future
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -68,9 +69,11 @@ def test_an_end_is_sealed_however_long_the_journal_fails(world: World, monkeypat
     engine = ScriptedEngine(["text"])
     record = world.run(engine)
     decide = world.journal.runs.decide
+    seals = SimpleNamespace(commit=world.journal.log._groups._writer.commit)
+    monkeypatch.setattr(world.journal.log._groups, "_writer", seals)
 
     def decided(*args: Any, **options: Any) -> Future[Any]:
-        Failing(monkeypatch, world.journal.log._groups._writer, "submit_all", times=3)
+        Failing(monkeypatch, seals, "commit", times=3)
         return decide(*args, **options)
 
     monkeypatch.setattr(world.journal.runs, "decide", decided)
