@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from bf_plugin.engines.openai import OpenAIEngine
-from bf_plugin.engines.openai.patience import Patience
 from bf_plugin.engines.openai.stream import ResponseStream
+from bf_plugin.engines.openai.timeouts import Timeouts
 from bf_plugin.engines.port import Access, Event, State, StepDone, StepRequest, Text
 from bf_plugin.errors import ProviderError
 from bf_plugin.items import FunctionTool, Item, text_message
@@ -138,11 +138,11 @@ def run(
     play: Callable[[Talk], Coroutine[Any, Any, None]],
     *,
     key: str = KEY,
-    patience: Patience | None = None,
+    timeouts: Timeouts | None = None,
     **options: Any,
 ) -> None:
     async def main() -> None:
-        engine = OpenAIEngine(patience=patience or Patience(sleep=Sleeps()), **options)
+        engine = OpenAIEngine(timeouts=timeouts or Timeouts(sleep=Sleeps()), **options)
         try:
             await play(Talk(engine, Access(api_key=key, base_url=provider.base_url, request_id="req_mine")))
         finally:

@@ -1,4 +1,4 @@
-"""A provider's bytes, HTTP and all, become the same events however the network and the server cut them."""
+"""A provider's bytes become the same events however the network cuts them."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bf_plugin.engines.openai.patience import Patience
 from bf_plugin.engines.openai.reader import Reader
-from bf_plugin.engines.openai.reply import Reply
 from bf_plugin.engines.openai.stream import ResponseStream
+from bf_plugin.engines.openai.timeouts import Timeouts
+from bf_plugin.engines.openai.wire import Reply
 from bf_plugin.engines.port import Event, StepDone, Text
-from bf_plugin.runtime.connections.connection import HttpConnection
 
 WORDS = ["Grüße", " 😀", "\u2028", ' "quoted"\n', "\\", "end"]
 
@@ -41,86 +41,67 @@ def body() -> bytes:
     )
 
 
-def answer(pieces: Sequence[bytes]) -> bytes:
-    """Return the whole answer, its body in these chunks."""
-    head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
-    return head + b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces if piece) + b"0\r\n\r\n"
-
-
 def split(data: bytes, places: Sequence[int]) -> list[bytes]:
     return [data[start:stop] for start, stop in itertools.pairwise([0, *sorted(places), len(data)])]
 
 
-class Transport(asyncio.Transport):
-    """Takes the request and nothing more."""
+class Pieces(Reply):
+    """A reply that comes in these network reads."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.written = b""
-        self.ended = self.paused = False
+    def __init__(self, reads: Sequence[bytes]) -> None:
+        self.status = 200
+        self.headers = {"content-type": "text/event-stream"}
+        self.left = [piece for piece in reads if piece]
+        self.let_go: list[str] = []
 
-    def write(self, data: Any) -> None:
-        self.written += data
+    async def read(self) -> bytes:
+        await asyncio.sleep(0)
+        return self.left.pop(0) if self.left else b""
 
-    def is_closing(self) -> bool:
-        return self.ended
+    def close(self) -> None:
+        self.let_go.append("close")
 
-    def abort(self) -> None:
-        self.ended = True
-
-    def pause_reading(self) -> None:
-        self.paused = True
-
-    def resume_reading(self) -> None:
-        self.paused = False
+    def finish(self) -> None:
+        self.let_go.append("finish")
 
 
-def asked() -> tuple[HttpConnection, Transport, Reply, list[HttpConnection]]:
-    """Return a connection that waits for an answer, what is below and above it, and where it goes when it is free."""
-    free: list[HttpConnection] = []
-    transport = Transport()
-    connection = HttpConnection(free.append, lambda gone: None)
-    connection.connection_made(transport)
-    reply = Reply(connection)
-    connection.send(b"GET / HTTP/1.1\r\n\r\n", reply)
-    return connection, transport, reply, free
-
-
-async def read(reads: Sequence[bytes], held: Sequence[int] = ()) -> tuple[list[Event], list[HttpConnection]]:
-    """Return the events of an answer that comes in these reads, and the connections free for another request.
-
-    It is held back after some of the reads, and then let go.
-    """
-    connection, transport, reply, free = asked()
-    events: list[Event] = []
-    arriving = iter([piece for piece in reads if piece])
-    while not reply.status:  # the head: what is more than it waits in the reply
-        connection.data_received(next(arriving))
+def follow(reply: Reply) -> ResponseStream:
     nothing: Any = None
-    stream = ResponseStream(
+    return ResponseStream(
         Reader({"mode": "responses"}, key="sk-test", prompt=0),
         api=nothing,
-        patience=Patience(),
+        timeouts=Timeouts(),
         release=lambda: None,
         reply=reply,
     )
+
+
+async def read(reads: Sequence[bytes], held: Sequence[int] = ()) -> tuple[list[Event], list[str]]:
+    """Return the events of an answer that comes in these reads, and how its connection was let go.
+
+    It is held back when so many reads are left, and then let go on.
+    """
+    reply = Pieces(reads)
+    stream = follow(reply)
+    events: list[Event] = []
     reading = asyncio.ensure_future(stream.read(events.extend))
-    for number, piece in enumerate(arriving):
-        await asyncio.sleep(0)
-        connection.data_received(piece)
-        if number in held and not reading.done():
-            stream.hold(True)
-            assert transport.paused or free, "nothing more is read, unless all was"
+    for number in held:
+        while len(reply.left) > number and not reading.done():
             await asyncio.sleep(0)
-            stream.hold(False)
-        assert not transport.paused
+        stream.hold(True)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        left = len(reply.left)
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert len(reply.left) == left, "nothing is read while it is held"
+        stream.hold(False)
     await reading
     await stream.aclose()
-    return events, free
+    return events, reply.let_go
 
 
 BODY = body()
-WHOLE = answer([BODY])
 
 
 def check(events: list[Event]) -> None:
@@ -133,49 +114,65 @@ def check(events: list[Event]) -> None:
 
 
 def test_every_single_cut() -> None:
-    """Between any two bytes, in the head, in a chunk's size, in a character."""
+    """Between any two bytes, in a line's end, in a character."""
 
     async def run() -> None:
-        for place in range(1, len(WHOLE)):
-            events, free = await read([WHOLE[:place], WHOLE[place:]])
+        for place in range(1, len(BODY)):
+            events, let_go = await read([BODY[:place], BODY[place:]])
             check(events)
-            assert len(free) == 1, "the connection serves the next step"
+            assert let_go == ["finish"], "the connection may serve the next step"
 
     asyncio.run(run())
 
 
 @settings(max_examples=100, deadline=None)
-@given(
-    chunks=st.lists(st.integers(0, len(BODY)), max_size=20),
-    held=st.sets(st.integers(0, 30)),
-    data=st.data(),
-)
-def test_any_cutting(chunks: list[int], held: set[int], data: st.DataObject) -> None:
-    """The server's chunks and the network's reads fall where they like; and they may be held back."""
-    sent = answer(split(BODY, chunks))
-    reads = data.draw(st.lists(st.integers(0, len(sent)), max_size=30))
-    events, free = asyncio.run(read(split(sent, reads), sorted(held)))
+@given(cuts=st.lists(st.integers(0, len(BODY)), max_size=30), held=st.sets(st.integers(0, 30)))
+def test_any_cutting(cuts: list[int], held: set[int]) -> None:
+    """The network's reads fall where they like; and they may be held back."""
+    events, let_go = asyncio.run(read(split(BODY, cuts), sorted(held, reverse=True)))
     check(events)
-    assert len(free) == 1
+    assert let_go == ["finish"]
 
 
-def test_a_connection_is_not_held_for_who_has_it_next() -> None:
-    """Whoever closes a stream that is held back leaves the last bytes to be read, and the connection as it was."""
+def test_byte_by_byte() -> None:
+    """The slowest network."""
+    events, let_go = asyncio.run(read([bytes([byte]) for byte in BODY]))
+    check(events)
+    assert let_go == ["finish"]
+
+
+@pytest.mark.parametrize("line_end", [b"\r\n", b"\r"])
+def test_other_ends_of_lines(line_end: bytes) -> None:
+    """SSE has three, and each may be cut in two."""
+    told = BODY.replace(b"\n", line_end)
+    for size in (1, 2, 3, 7, len(told)):
+        events, _ = asyncio.run(read([told[start : start + size] for start in range(0, len(told), size)]))
+        check(events)
+
+
+def test_a_held_stream_is_closed() -> None:
+    """Whoever closes a stream that is held back lets its reader go, and its connection."""
 
     async def run() -> None:
-        connection, transport, reply, free = asked()
-        connection.data_received(WHOLE[:-5])
-        reply.hold(True)
-        assert transport.paused
-        reply.close()
-        assert not transport.paused
-        connection.data_received(WHOLE[-5:])
-        assert free == [connection]
+        reply = Pieces([BODY[:-5], BODY[-5:]])
+        stream = follow(reply)
+        events: list[Event] = []
+        stream.hold(True)
+        reading = asyncio.ensure_future(stream.read(events.extend))
+        for _ in range(5):
+            await asyncio.sleep(0)
+        await stream.aclose()
+        await asyncio.wait_for(reading, 5)
+        assert (events, reply.let_go) == ([], ["close"])
 
     asyncio.run(run())
 
 
-def test_byte_by_byte() -> None:
-    events, free = asyncio.run(read([bytes([byte]) for byte in WHOLE]))
-    check(events)
-    assert len(free) == 1
+def test_a_whole_response_is_known_by_its_first_byte() -> None:
+    """Whatever the content type: gateways label events as JSON, and answer `stream` with one object."""
+    item = {"type": "message", "id": "msg_1", "content": [{"type": "output_text", "text": "Hello"}]}
+    whole = json.dumps({"id": "resp_1", "status": "completed", "output": [item]}).encode()
+    events, let_go = asyncio.run(read([whole[:9], whole[9:]]))
+    assert [event.text for event in events if isinstance(event, Text)] == ["Hello"]
+    assert isinstance(events[-1], StepDone)
+    assert let_go == ["finish"]

@@ -13,7 +13,7 @@ from urllib.parse import quote
 from bf_plugin.engines.openai.clients import Client
 from bf_plugin.engines.openai.decode import loads
 from bf_plugin.engines.openai.problems import Problem, problem_of
-from bf_plugin.engines.openai.reply import Reply
+from bf_plugin.engines.openai.wire import Reply
 from bf_plugin.engines.port import Access
 from bf_plugin.runtime.logs import get_logger
 from bf_plugin.runtime.tracecontext import trace_headers
@@ -35,25 +35,24 @@ PAGES = 3
 class Api:
     """One access's view of the provider. Every method raises Problem when it fails."""
 
-    def __init__(self, client: Client, access: Access, *, silence: float) -> None:
+    def __init__(self, client: Client, access: Access, *, head_timeout: float) -> None:
         self._sdk = client.sdk
         self._wire = client.wire
         headers = trace_headers(access.traceparent, access.tracestate)
         if access.request_id:
             headers["X-Client-Request-Id"] = access.request_id
-        self._streamed: dict[str, Any] = {"headers": headers, "silence": silence}
+        self._streamed: dict[str, Any] = {"headers": headers, "timeout": head_timeout}
         self._plain: dict[str, Any] = {"extra_headers": headers, "timeout": CALL_TIMEOUT}
         self.key = access.api_key
 
     async def create(self, body: Mapping[str, Any]) -> Reply:
         """Ask for a response. Never repeated here: the SDK sends no idempotency key."""
-        return await self._wire.post("/responses", body, **self._streamed)
+        return await self._wire.ask("POST", "/responses", body=body, **self._streamed)
 
     async def resume(self, response_id: str, cursor: int) -> Reply:
         """Follow a background response from the event after `cursor`."""
-        query = {"stream": "true", "starting_after": str(cursor)}
-        path = f"/responses/{quote(response_id, safe='')}"
-        return await self._wire.get(path, query, **self._streamed)
+        path = f"/responses/{quote(response_id, safe='')}?stream=true&starting_after={cursor}"
+        return await self._wire.ask("GET", path, **self._streamed)
 
     async def retrieve(self, response_id: str) -> dict[str, Any]:
         """Return a response as it is now."""

@@ -12,7 +12,9 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 import certifi
+from yarl import URL
 
+from bf_plugin.engines.openai.problems import Problem
 from bf_plugin.engines.openai.wire import Wire
 from bf_plugin.engines.port import Access
 
@@ -32,8 +34,9 @@ class Client:
     def __init__(self, base_url: str, api_key: str, tls: Callable[[], ssl.SSLContext]) -> None:
         self.users = 0
         self.used_at = 0.0
-        self.wire = Wire(base_url, api_key, tls)
-        self._made_of = base_url, api_key, tls
+        url = URL(base_url)
+        self.wire = Wire(url, api_key, tls)
+        self._made_of = url, api_key, tls
         self._sdk: Sdk | None = None
         self._making = asyncio.Lock()
 
@@ -56,11 +59,17 @@ class Sdk:
     made twice. Made in a thread, so the parts of the SDK that it loads late are touched here.
     """
 
-    def __init__(self, base_url: str, api_key: str, tls: Callable[[], ssl.SSLContext]) -> None:
+    def __init__(self, base_url: URL, api_key: str, tls: Callable[[], ssl.SSLContext]) -> None:
         import openai
 
         http = openai.DefaultAioHttpClient(verify=tls())
-        self._client = openai.AsyncOpenAI(api_key=api_key, base_url=base_url, max_retries=0, http_client=http)
+        self._client = openai.AsyncOpenAI(
+            api_key=api_key,
+            base_url=str(base_url.with_query(None)),
+            default_query=dict(base_url.query),
+            max_retries=0,
+            http_client=http,
+        )
         self._client.organization = self._client.project = None  # the operator's, the key may be a caller's
         self.once = Resources(self._client)
         self.patient = Resources(self._client.with_options(max_retries=_RETRIES))
@@ -124,7 +133,10 @@ class Clients:
         """In a thread: reading the environment and the certificates takes time, and the loop serves all runs."""
         async with self._making:
             if key not in self._clients:
-                self._clients[key] = await asyncio.to_thread(Client, *key, self.tls)
+                try:
+                    self._clients[key] = await asyncio.to_thread(Client, *key, self.tls)
+                except ValueError:
+                    raise Problem("the provider's base URL is no URL", code="provider_error") from None
             return self._clients[key]
 
     async def _tidy(self) -> None:

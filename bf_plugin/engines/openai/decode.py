@@ -13,6 +13,9 @@ from typing import Any
 
 import msgspec
 
+_LONGEST_EVENT = 64 * 2**20
+"""Bytes one event may have; the longest that were seen carry pictures or whole files."""
+
 SNAPSHOT = "snapshot"
 """The type given to a whole response object where events were asked for (a server that ignores `stream`)."""
 
@@ -67,6 +70,9 @@ def loads(data: bytes) -> Any:
 class Decoder:
     """Turns chunks into frames. `heard` counts events other than keepalives.
 
+    A body that begins like an object is one, whatever its content type says: the whole response, where a server ignores
+    that events were asked for.
+
     With `everything`, events that only carry a sequence number or start a part are decoded too: after a reconnect they
     tell where the stream has picked up.
     """
@@ -74,29 +80,55 @@ class Decoder:
     def __init__(self, *, everything: bool = False) -> None:
         self.heard = 0
         self._everything = everything
-        self._pending = b""
+        self._whole = False
+        self._pending: list[bytes] = []
+        self._size = 0
+        self._carriage_return = False
         self._delta = msgspec.json.Decoder(TextDelta)
 
     def feed(self, chunk: bytes) -> list[Frame]:
         """Return the frames that `chunk` completes."""
-        data = self._pending + chunk if self._pending else chunk
-        if b"\r" in data:
-            data, held = (data[:-1], b"\r") if data.endswith(b"\r") else (data, b"")
-            data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-        else:
-            held = b""
-        blocks = data.split(b"\n\n")
-        self._pending = blocks.pop() + held
+        if self._carriage_return or b"\r" in chunk:
+            chunk = self._plain_lines(chunk)
+        if self._pending:
+            # Only what is new is searched, so that an event in many reads costs no more than its length.
+            if self._whole or b"\n\n" not in self._pending[-1][-1:] + chunk:
+                return self._keep(chunk)
+            chunk = b"".join((*self._pending, chunk))
+            self._pending, self._size = [], 0
+        elif chunk.startswith(b"{"):
+            self._whole = True
+            return self._keep(chunk)
+        blocks = chunk.split(b"\n\n")
+        self._keep(blocks.pop())
         return [frame for block in blocks if (frame := self._frame(block)) is not None]
 
     def flush(self) -> list[Frame]:
         """Return the frame of an ending without its blank line, if it is whole."""
-        block, self._pending = self._pending, b""
+        rest = b"".join(self._pending)
+        self._pending, self._size = [], 0
         try:
-            frame = self._frame(block.replace(b"\r", b"\n"))
-        except BrokenStreamError:
+            frame = {"type": SNAPSHOT, "response": loads(rest)} if self._whole else self._frame(rest)
+        except ValueError:
             return []
         return [frame] if frame is not None else []
+
+    def _plain_lines(self, chunk: bytes) -> bytes:
+        """Return a chunk with all ends of lines as one kind; a last "\\r" may be half of one, and waits."""
+        if self._carriage_return:
+            chunk = b"\r" + chunk
+        self._carriage_return = chunk.endswith(b"\r")
+        if self._carriage_return:
+            chunk = chunk[:-1]
+        return chunk.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+
+    def _keep(self, rest: bytes) -> list[Frame]:
+        if rest:
+            self._pending.append(rest)
+            self._size += len(rest)
+            if self._size > _LONGEST_EVENT:
+                raise BrokenStreamError("an event is too long")
+        return []
 
     def _frame(self, block: bytes) -> Frame | None:
         if block.startswith(b"event: "):

@@ -10,12 +10,12 @@ from bf_plugin.engines.openai.clients import Client, Clients
 from bf_plugin.engines.openai.forget import forget
 from bf_plugin.engines.openai.handles import Mode, state_cut
 from bf_plugin.engines.openai.mapping import body_of, size_of
-from bf_plugin.engines.openai.patience import Patience
 from bf_plugin.engines.openai.problems import Problem
 from bf_plugin.engines.openai.quirks import CONVERSATIONS, Background, Quirks
 from bf_plugin.engines.openai.reader import Reader
 from bf_plugin.engines.openai.results import usage_of
 from bf_plugin.engines.openai.stream import ResponseStream
+from bf_plugin.engines.openai.timeouts import Timeouts
 from bf_plugin.engines.openai.transcript import Transcript
 from bf_plugin.engines.openai.turns import NoConversationsError, Turn
 from bf_plugin.engines.port import Access, BaseEngine, Cursor, Handle, State, StepRequest
@@ -42,12 +42,12 @@ class OpenAIEngine(BaseEngine):
         background: Background = "auto",
         state_mode: StateMode = "auto",
         clients: Clients | None = None,
-        patience: Patience | None = None,
+        timeouts: Timeouts | None = None,
     ) -> None:
         self._mode: Mode = "responses" if state_mode == "auto" else state_mode
         self._quirks = Quirks(background)
         self._clients = clients or Clients()
-        self._patience = patience or Patience()
+        self._timeouts = timeouts or Timeouts()
 
     def warm_up(self) -> None:
         """Load what takes long; called in a thread, while nothing waits for it."""
@@ -70,7 +70,7 @@ class OpenAIEngine(BaseEngine):
         return ResponseStream(
             reader,
             api=self._api(client, access),
-            patience=self._patience,
+            timeouts=self._timeouts,
             release=lambda: self._clients.release(client),
         )
 
@@ -108,7 +108,7 @@ class OpenAIEngine(BaseEngine):
     async def _ask(self, request: StepRequest, access: Access, client: Client) -> ResponseStream:
         api = self._api(client, access)
         base = body_of(request)
-        turn = Turn(request, self._mode_at(access.base_url), api=api, patience=self._patience)
+        turn = Turn(request, self._mode_at(access.base_url), api=api, timeouts=self._timeouts)
         while True:
             body = {**base, **self._quirks.parameters(access.base_url, stored=turn.stored)}
             try:
@@ -120,7 +120,7 @@ class OpenAIEngine(BaseEngine):
                 return await self._open(body, reader, api, client)
             except NoConversationsError:
                 self._quirks.remember(access.base_url, CONVERSATIONS)
-                turn = Turn(request, self._mode_at(access.base_url), api=api, patience=self._patience)
+                turn = Turn(request, self._mode_at(access.base_url), api=api, timeouts=self._timeouts)
             except Problem as problem:
                 if not (self._quirks.learn(access.base_url, body, problem) or await turn.mend(problem)):
                     raise
@@ -130,14 +130,14 @@ class OpenAIEngine(BaseEngine):
         stream = ResponseStream(
             reader,
             api=api,
-            patience=self._patience,
+            timeouts=self._timeouts,
             release=lambda: self._clients.release(client),
             reply=reply,
         )
         try:
             await stream.open()
         except BaseException:
-            reply.abort()
+            reply.close()
             raise
         return stream
 
@@ -150,7 +150,7 @@ class OpenAIEngine(BaseEngine):
             return None
 
     def _api(self, client: Client, access: Access) -> Api:
-        return Api(client, access, silence=self._patience.silence)
+        return Api(client, access, head_timeout=self._timeouts.long_silence)
 
     def _mode_at(self, base_url: str | None) -> Mode:
         """A server without conversations gets chained responses instead."""

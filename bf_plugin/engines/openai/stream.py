@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from bf_plugin.engines.openai.api import Api
-from bf_plugin.engines.openai.decode import SNAPSHOT, BrokenStreamError, Decoder, Frame, loads
-from bf_plugin.engines.openai.patience import Patience
+from bf_plugin.engines.openai.decode import BrokenStreamError, Decoder
 from bf_plugin.engines.openai.problems import Problem
 from bf_plugin.engines.openai.reader import Reader
-from bf_plugin.engines.openai.reply import Reply
+from bf_plugin.engines.openai.timeouts import Timeouts
 from bf_plugin.engines.openai.transcript import lost
+from bf_plugin.engines.openai.wire import Reply
 from bf_plugin.engines.port import BaseStream, Event, Take
 from bf_plugin.runtime.logs import get_logger
 
@@ -23,41 +23,29 @@ _LOOKS = 4
 """How often within the silence limit it is looked whether anything was heard."""
 
 
-def _drop(events: Sequence[Event]) -> None:
-    """Take what nobody wants any more."""
-
-
 class ResponseStream(BaseStream):
-    """Follows one response.
-
-    Without a reply it reconnects at the reader's cursor first. `release` gives the client back.
-
-    What a network read brings is decoded and handed on in the connection's own callback: no task is woken for it. Only
-    the end of a connection wakes `read`, which then recovers, or returns.
-    """
+    """Follows one response. Without a reply it reconnects at the reader's cursor. `release` gives the client back."""
 
     def __init__(
         self,
         reader: Reader,
         *,
         api: Api,
-        patience: Patience,
+        timeouts: Timeouts,
         release: Callable[[], None],
         reply: Reply | None = None,
     ) -> None:
         self.handle = reader.handle
         self._reader = reader
         self._api = api
-        self._patience = patience
+        self._timeouts = timeouts
         self._release: Callable[[], None] | None = release
         self._reply: Reply | None = None
         self._decoder = Decoder()
         self._watch: asyncio.TimerHandle | None = None
-        self._changed = asyncio.Event()
         self._early: list[Event] = []
-        self._take: Take = self._early.extend
-        self._named = reply is None
         self._held = False
+        self._flowing = asyncio.Event()
         self._resumes = 0
         self._can_resume = True
         self._polls = self._idle_polls = self._failed_polls = 0
@@ -71,83 +59,58 @@ class ResponseStream(BaseStream):
                 raise self._reader.failure
             if self._reply is None:
                 raise lost("its stream ended before it was named")
-            await self._change()
-        self._named = True
+            await self._read(self._reply, self._early.extend)
 
     async def read(self, take: Take) -> None:
         """Hand the events of each network read to `take`; the last is a StepDone. Raises ProviderError."""
-        early, self._early = self._early, []
-        self._take = take
-        if early:
-            take(early)
-        try:
-            while not self._reader.over and self._release is not None:
-                if self._reader.failure:
-                    raise self._reader.failure
-                if self._reply is not None:
-                    await self._change()
-                else:
-                    await self._recover()
-        finally:
-            self._take = _drop  # who was cancelled hears nothing more
+        if self._early:
+            take(self._early)
+        while not self._reader.over and self._release is not None:
+            if self._reader.failure:
+                raise self._reader.failure
+            if self._reply is not None:
+                await self._read(self._reply, take)
+            else:
+                await self._recover(take)
 
     def hold(self, holding: bool) -> None:
         """Read nothing for now, or go on; see the port."""
         self._held = holding
-        if self._reply is not None:
-            self._reply.hold(holding)
+        if not holding:
+            self._flowing.set()
 
     async def aclose(self) -> None:
         """Close the connection and give the client back."""
         release, self._release = self._release, None
         self._disconnect()
-        self._changed.set()
         if release is not None:
             release()
-
-    # in the connection's callbacks
 
     def _follow(self, reply: Reply, *, resumed: bool) -> None:
         self._reply = reply
         self._decoder = Decoder(everything=resumed)
         self._wait_for_a_sound(heard=0, looks=0)
-        whole = reply.headers.get("content-type", "").startswith("application/json")
-        parts: list[bytes] = []
-        pour, ended = (parts.append, lambda: self._whole(b"".join(parts))) if whole else (self._pour, self._ended)
-        reply.pour(pour, ended)
 
-    def _pour(self, data: bytes) -> None:
+    async def _read(self, reply: Reply, take: Take) -> None:
+        """Hand on what one network read brings."""
+        if self._held:
+            self._flowing.clear()
+            await self._flowing.wait()
+        data = await reply.read()
+        if self._reply is not reply:  # closed, or silent for too long
+            return None
         try:
-            self._hand_on(self._decoder.feed(data))
+            frames = self._decoder.feed(data) if data else self._decoder.flush()
         except BrokenStreamError as broken:
             _log.warning("provider stream broken: %s", broken)
-            self._disconnect()
-            self._changed.set()
-        if not self._named or self._reader.over or self._reader.failure:
-            self._changed.set()
-
-    def _ended(self) -> None:
-        self._hand_on(self._decoder.flush())
-        self._disconnect()
-        self._changed.set()
-
-    def _whole(self, body: bytes) -> None:
-        """Take a whole response object where events were asked for."""
-        try:
-            self._hand_on([{"type": SNAPSHOT, "response": loads(body)}])
-        except ValueError:
-            _log.debug("provider stream lost: its answer is not JSON")
-        self._disconnect()
-        self._changed.set()
-
-    def _hand_on(self, frames: Sequence[Frame]) -> None:
-        if not frames:
-            return
-        cursor = self._reader.cursor
-        if events := self._reader.take(frames):
-            self._take(events)
-        if self._reader.cursor > cursor:
-            self._resumes = 0
+            return self._disconnect()
+        if frames:
+            cursor = self._reader.cursor
+            if events := self._reader.take(frames):
+                take(events)
+            if self._reader.cursor > cursor:
+                self._resumes = 0
+        return None if data else self._disconnect()
 
     def _wait_for_a_sound(self, heard: int, looks: int) -> None:
         """Let go of a connection that brings nothing, or only keepalives, for too long."""
@@ -155,30 +118,21 @@ class ResponseStream(BaseStream):
             heard, looks = self._decoder.heard, 0
         if looks > _LOOKS:
             _log.info("a provider stream fell silent")
-            self._disconnect()
-            self._changed.set()
-            return
-        pause = self._patience.silence / _LOOKS
-        self._watch = asyncio.get_running_loop().call_later(pause, self._wait_for_a_sound, heard, looks + 1)
+            return self._disconnect()
+        limit = self._timeouts.silence if self.handle.get("background") else self._timeouts.long_silence
+        self._watch = asyncio.get_running_loop().call_later(limit / _LOOKS, self._wait_for_a_sound, heard, looks + 1)
+        return None
 
     def _disconnect(self) -> None:
+        """Let go of the connection, which ends a read that is under way."""
         reply, self._reply = self._reply, None
         if self._watch is not None:
             self._watch.cancel()
-        if reply is None:
-            return
-        if self._reader.over:
-            reply.close()
-        else:
-            reply.abort()
+        self.hold(False)
+        if reply is not None:
+            reply.finish() if self._reader.over else reply.close()
 
-    # in the task of `open` and `read`
-
-    async def _change(self) -> None:
-        await self._changed.wait()
-        self._changed.clear()
-
-    async def _recover(self) -> None:
+    async def _recover(self, take: Take) -> None:
         """Reconnect where that may work, else poll."""
         response_id = self.handle.get("response_id")
         self._reader.reconnected()
@@ -187,15 +141,15 @@ class ResponseStream(BaseStream):
         elif self._may_resume():
             await self._resume(response_id)
         else:
-            await self._poll(response_id)
+            await self._poll(response_id, take)
 
     def _may_resume(self) -> bool:
-        attempts_left = self._resumes < len(self._patience.resume_waits)
+        attempts_left = self._resumes < len(self._timeouts.resume_waits)
         possible = self._can_resume and not self._reader.whole and self._reader.cursor >= 0
         return possible and attempts_left and bool(self.handle.get("background"))
 
     async def _resume(self, response_id: str) -> None:
-        await self._patience.sleep(self._patience.resume_waits[self._resumes])
+        await self._timeouts.sleep(self._timeouts.resume_waits[self._resumes])
         self._resumes += 1
         try:
             reply = await self._api.resume(response_id, self._reader.cursor)
@@ -205,21 +159,21 @@ class ResponseStream(BaseStream):
         else:
             self._follow(reply, resumed=True)
 
-    async def _poll(self, response_id: str) -> None:
+    async def _poll(self, response_id: str, take: Take) -> None:
         """Ask for the whole response and bring what text is missing."""
         if self._polls:
-            await self._patience.sleep(self._patience.poll)
+            await self._timeouts.sleep(self._timeouts.poll)
         self._polls += 1
         try:
             response = await self._api.retrieve(response_id)
         except Problem as problem:
             self._failed_polls += 1
-            if problem.status in _CANNOT_POLL or self._failed_polls > self._patience.poll_failures:
+            if problem.status in _CANNOT_POLL or self._failed_polls > self._timeouts.poll_failures:
                 self._reader.failure = lost("it cannot be retrieved")
             return
         events = self._reader.take_snapshot(response)
         self._failed_polls, self._idle_polls = 0, 0 if events else self._idle_polls + 1
         if events:
-            self._take(events)
-        elif self._idle_polls >= self._patience.foreground_polls and not self.handle.get("background"):
+            take(events)
+        elif self._idle_polls >= self._timeouts.foreground_polls and not self.handle.get("background"):
             self._reader.failure = self._reader.failure or lost("its connection broke off before it was complete")

@@ -14,8 +14,8 @@ from bf_plugin.engines.openai import repair
 from bf_plugin.engines.openai.api import Api
 from bf_plugin.engines.openai.handles import Mode, usable
 from bf_plugin.engines.openai.mapping import input_of
-from bf_plugin.engines.openai.patience import Patience
 from bf_plugin.engines.openai.problems import Problem
+from bf_plugin.engines.openai.timeouts import Timeouts
 from bf_plugin.engines.port import State, StepRequest
 from bf_plugin.items import Item
 
@@ -34,14 +34,14 @@ class NoConversationsError(Exception):
 class Turn:
     """One step on its way: `prepare` before each try, `mend` after each refusal."""
 
-    def __init__(self, request: StepRequest, mode: Mode, *, api: Api, patience: Patience) -> None:
+    def __init__(self, request: StepRequest, mode: Mode, *, api: Api, timeouts: Timeouts) -> None:
         self.mode = mode
         self.conversation: str | None = None
         self._request = request
         self._api = api
-        self._patience = patience
+        self._timeouts = timeouts
         self._use(usable(request.state, mode))
-        self._locks = list(patience.lock_waits)
+        self._locks = list(timeouts.lock_waits)
         self._mended: set[str] = set()
         self._closed: list[str] = []
         self._dropped: set[str] = set()
@@ -65,7 +65,7 @@ class Turn:
         return {"previous_response_id": self._state["response_id"], "input": items}
 
     async def mend(self, problem: Problem) -> bool:
-        """Tell whether another try makes sense; raises Problem when a lock outlasts our patience."""
+        """Tell whether another try makes sense; raises Problem when a conversation stays locked."""
         if problem.code == "conversation_locked":
             return await self._wait_for_lock(problem)
         if self._state is None:
@@ -126,19 +126,19 @@ class Turn:
         """Wait for the end of the response that was cut off: until then its items may still be committed."""
         if response_id is None or not self._once("cut"):
             return
-        for seconds in self._patience.lock_waits:
+        for seconds in self._timeouts.lock_waits:
             try:
                 response = await self._api.retrieve(response_id)
             except Problem:
                 return  # gone, or not to be asked about; a lock would show when the step is sent
             if response.get("status") not in ("queued", "in_progress"):
                 return
-            await self._patience.sleep(seconds)
+            await self._timeouts.sleep(seconds)
 
     async def _wait_for_lock(self, problem: Problem) -> bool:
         if not self._locks:
             raise Problem(problem.message, status=409, code=problem.code)
-        await self._patience.sleep(self._locks.pop(0))
+        await self._timeouts.sleep(self._locks.pop(0))
         return True
 
     def _drop_outputs(self, message: str) -> bool:

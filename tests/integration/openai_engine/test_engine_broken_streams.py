@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from bf_plugin.engines.openai.patience import Patience
 from bf_plugin.engines.openai.reader import Reader
 from bf_plugin.engines.openai.stream import ResponseStream
+from bf_plugin.engines.openai.timeouts import Timeouts
 from bf_plugin.engines.openai.transcript import LOST, Transcript
 from bf_plugin.engines.port import Event, StepDone, Text
 from bf_plugin.items import text_message
@@ -37,7 +37,7 @@ def test_a_broken_stream_is_resumed(provider: ProviderSimulator, fault: str, arg
         assert said == SENTENCE
         assert len(done.calls) == 1
 
-    run(provider, play, patience=Patience(silence=0.3))
+    run(provider, play, timeouts=Timeouts(silence=0.3))
     assert operations(provider) == ["create", "resume"]
 
 
@@ -107,7 +107,7 @@ def test_a_server_that_cannot_resume_is_asked_once(provider: ProviderSimulator, 
     async def play(talk: Talk) -> None:
         assert await talk.say("go") == "one two three"
 
-    run(provider, play, patience=Patience(sleep=sleeps))
+    run(provider, play, timeouts=Timeouts(sleep=sleeps))
     assert operations(provider)[:3] == ["create", "resume", "retrieve"]
     assert set(operations(provider)[3:]) <= {"retrieve"}
 
@@ -147,7 +147,7 @@ def test_polling_brings_text_while_the_response_goes_on(provider: ProviderSimula
         assert spoken(events) == "one two three four"
         await stream.aclose()
 
-    run(provider, play, patience=Patience(sleep=sleeps))
+    run(provider, play, timeouts=Timeouts(sleep=sleeps))
     assert 2.0 in sleeps.asked
 
 
@@ -239,7 +239,7 @@ def test_a_stream_made_from_a_cursor(provider: ProviderSimulator) -> None:
         talk.stream = ResponseStream(
             reader,
             api=talk.engine._api(client, talk.access),
-            patience=Patience(),
+            timeouts=Timeouts(),
             release=lambda: talk.engine._clients.release(client),
         )
         assert spoken(known) + spoken(await talk.events()) == SENTENCE

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 from bf_plugin.engines.openai import OpenAIEngine
 from bf_plugin.engines.openai.clients import Clients
@@ -79,8 +80,9 @@ def test_a_connection_is_used_again(provider: ProviderSimulator) -> None:
         for sentence in ("one", "two", "three"):
             await talk.say(sentence)
         client = next(iter(talk.engine._clients._clients.values()))
-        assert client.wire._pool is not None
-        kept.append(len(client.wire._pool._open))
+        assert client.wire._session is not None
+        connector: Any = client.wire._session.connector
+        kept.append(sum(len(idle) for idle in connector._conns.values()))
 
     run(provider, play)
     assert kept[0] <= 2

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from bf_plugin.engines.openai.patience import Patience
 from bf_plugin.engines.openai.repair import UNKNOWN_RESULT
+from bf_plugin.engines.openai.timeouts import Timeouts
 from bf_plugin.items import Item, text_message
 from bf_plugin.testing.provider import BrainRequest, Gate, ProviderSimulator, call, text
 from openai_talks import MODES, Sleeps, Talk, bodies, first, operations, output_of, run
@@ -92,7 +92,7 @@ def test_a_tool_turn_cut_off_anywhere(
         assert await talk.say("three") == "fine"
         assert await talk.say("four") == "fine"
 
-    run(provider, play, state_mode=mode, patience=Patience(lock_waits=(0.1, 0.2, 0.4)))
+    run(provider, play, state_mode=mode, timeouts=Timeouts(lock_waits=(0.1, 0.2, 0.4)))
 
 
 def test_a_response_that_goes_on_after_a_cut_is_waited_for(provider: ProviderSimulator) -> None:
@@ -110,7 +110,7 @@ def test_a_response_that_goes_on_after_a_cut_is_waited_for(provider: ProviderSim
         await talk.cut(text_message("assistant", "Well "), cancel=False)
         assert await talk.say("three") == "5 items"
 
-    run(provider, play, state_mode="conversation", patience=Patience(sleep=sleeps))
+    run(provider, play, state_mode="conversation", timeouts=Timeouts(sleep=sleeps))
     assert sleeps.asked[0] == 1.0
     assert operations(provider)[3:5] == ["retrieve", "retrieve"]
     assert operations(provider)[-2:] == ["items.list", "create"]

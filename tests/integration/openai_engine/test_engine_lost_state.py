@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bf_plugin.engines.openai import OpenAIEngine
-from bf_plugin.engines.openai.patience import Patience
+from bf_plugin.engines.openai.timeouts import Timeouts
 from bf_plugin.items import text_message
 from bf_plugin.testing.provider import ProviderSimulator
 from openai_talks import Sleeps, Talk, bodies, fails, operations, output_of, run
@@ -85,7 +85,7 @@ def test_a_locked_conversation(provider: ProviderSimulator) -> None:
         assert (problem.status, problem.code) == (409, "conversation_locked")
         assert sleeps.asked == [1.0, 2.0, 1.0, 2.0, 4.0]
 
-    run(provider, play, state_mode="conversation", patience=Patience(sleep=sleeps))
+    run(provider, play, state_mode="conversation", timeouts=Timeouts(sleep=sleeps))
 
 
 @pytest.mark.parametrize(("before", "after"), [("responses", "conversation"), ("conversation", "responses")])

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from bf_plugin.engines.openai import OpenAIEngine
-from bf_plugin.engines.openai.patience import Patience
+from bf_plugin.engines.openai.timeouts import Timeouts
 from bf_plugin.engines.port import Access
 from bf_plugin.items import text_message
 from bf_plugin.testing.provider import ProviderSimulator, error, failed, reply
@@ -95,7 +95,7 @@ def test_a_refused_start(
         assert problem.code in (code, "provider_timeout" if status is None else code)
         assert (7.0 if status == 429 else None) == problem.retry_after
 
-    run(provider, play, patience=Patience(silence=0.3))
+    run(provider, play, timeouts=Timeouts(silence=0.3, long_silence=0.3))
     assert operations(provider) == ["create"]
 
 

@@ -28,7 +28,7 @@ def test_who_stops_reading_hears_nothing_more(provider: ProviderSimulator) -> No
         await asyncio.wait({reading})
         gate.release()
         reply = stream._reply
-        while reply is not None and not reply.over:
+        while reply is not None and not reply._response.content.is_eof():
             await asyncio.sleep(0.001)
         assert spoken(heard) == "Hel"
         await stream.aclose()
