@@ -14,8 +14,8 @@ import click
 
 from bf_plugin.cli.target import Target, find_target
 from bf_plugin.cli.terminal import harmless
-from bf_plugin.doctor import Finding, Subject, check_up
-from bf_plugin.doctor.finding import failed
+from bf_plugin.doctor.checkup import Subject, check_up
+from bf_plugin.doctor.finding import Finding, failed
 from bf_plugin.errors import BFError
 
 _WORDS = {"ok": "ok", "failed": "FAIL", "skipped": "skipped"}

@@ -38,7 +38,7 @@ def check_postgres(server: PostgresServer, settings: Settings) -> Iterator[Findi
 def heartbeat(trip: float, settings: Settings) -> Finding:
     """Compare the heartbeat with the seconds a round trip takes: a beat is a transaction of several."""
     beat, timeout = settings.heartbeat, settings.heartbeat_timeout
-    text = f"a heartbeat every {beat:g} s, time-out after {timeout:g} s; a round trip takes {1000 * trip:.1f} ms"
+    text = f"a heartbeat every {beat:g} s, timeout after {timeout:g} s; a round trip takes {1000 * trip:.1f} ms"
     if 10 * trip <= beat:
         return ok("database", text)
     advice = (

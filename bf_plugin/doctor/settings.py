@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Callable, Iterator
+from urllib.parse import urlsplit
 
 from bf_plugin.bodies import check_assistants
 from bf_plugin.doctor.finding import Finding, failed, ok, skipped
@@ -33,10 +34,14 @@ def check_settings(given: Settings | None) -> tuple[Settings | None, list[Findin
 
 
 def secrets_of(settings: Settings) -> set[str]:
-    """Return every secret the settings hold."""
-    fields = [*settings.names("api_keys"), *settings.names("secret_key"), *settings.names("openai_api_key")]
-    keys = [secret for app in settings.apps.values() for secret in (*app.api_keys, app.openai_api_key) if secret]
-    return {*fields, *(key.get_secret_value() for key in keys)}
+    """Return every secret the settings hold, the database's password among them."""
+    try:
+        password = urlsplit(settings.database_url or "").password
+    except ValueError:
+        password = None
+    texts = [text for name in SECRETS for text in settings.names(name)]
+    keys = [key for app in settings.apps.values() for key in (*app.api_keys, *app.keys_by_provider.values())]
+    return {*texts, *(key.get_secret_value() for key in keys), *([password] if password else ())}
 
 
 def _loaded(found: list[Finding]) -> Settings | None:

@@ -197,7 +197,7 @@ class StepStore(Base):
     def answer(self, tool_call_id: str, output: str) -> Future[tuple[str, bool] | None]:
         """Record a page's answer to a call.
 
-        Returns the run and whether this answer is the first (before the time-out and the run's outcome), None for an
+        Returns the run and whether this answer is the first (before the timeout and the run's outcome), None for an
         unknown call.
         """
         sealed = self.vault.seal(output)

@@ -54,7 +54,7 @@ class RunFailed(BFError):
 class Closing:
     """Ends one run. It tries each write until the journal takes it: half an end would block a thread for good.
 
-    `timeout` is the run's time-out, in seconds, for a queued run that comes up; `promoted` is told of that run.
+    `timeout` is the run's timeout, in seconds, for a queued run that comes up; `promoted` is told of that run.
     """
 
     def __init__(

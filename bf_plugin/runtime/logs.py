@@ -73,9 +73,13 @@ def _forms(secret: str) -> set[str]:
 
 def in_short(error: BaseException) -> str:
     """Return an error's kind, first line and place: enough to find it, and none of the values it may quote below."""
+    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}{place_of(error)}"
+
+
+def place_of(error: BaseException) -> str:
+    """Return where an error was raised, as ` (file.py:1)`; nothing where that is not known."""
     frames = traceback.extract_tb(error.__traceback__)
-    place = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
-    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}{place}"
+    return f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
 
 
 def request_id(header: str | None) -> str:

@@ -1,4 +1,4 @@
-"""Browser tools: what the page gets, what is refused, and who wins between answer, time-out and stop."""
+"""Browser tools: what the page gets, what is refused, and who wins between answer, timeout and stop."""
 
 from __future__ import annotations
 

@@ -164,7 +164,7 @@ def test_a_page_that_comes_back_answers_its_tool_call(tab: Tab, deployed: Deploy
 
 
 def test_a_call_that_never_came_is_answered(tab: Tab, deployed: Deployment) -> None:
-    """A page that learns of a call only by asking says so, and the run does not wait for its time-out."""
+    """A page that learns of a call only by asking says so, and the run does not wait for its timeout."""
     deployed.provider.script([call("ui_confirm", {})], "never mind")
     tab.open(drop=5, tools=[TOOL])
     tab.start()

@@ -320,7 +320,7 @@ def test_a_message_number_is_used_once(journal: Journal) -> None:
 
 
 def test_the_first_answer_of_a_page_counts(journal: Journal) -> None:
-    """Answer, time-out and stop compete; who comes first is on record."""
+    """Answer, timeout and stop compete; who comes first is on record."""
     run = create(journal, record())
     journal.steps.open(run.id, 1, 1, thread_id=run.thread_id, engine_key="k", fresh=[]).result(5)
     calls: list[Any] = [

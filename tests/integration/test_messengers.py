@@ -217,7 +217,7 @@ def test_the_status_decides_not_the_body(answer: bytes) -> None:
 
 
 def test_an_answer_that_stays_open_is_taken_at_its_time_out() -> None:
-    """A body that never ends costs the time-out, not the message."""
+    """A body that never ends costs the timeout, not the message."""
     assert len(deliver_over_http(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{", stay=True, timeout=0.2)) == 1
 
 

@@ -59,7 +59,7 @@ def test_silence_that_nobody_listened_to_does_not_count() -> None:
 
 @pytest.mark.parametrize(("heartbeat", "timeout", "fits"), [(1.0, 3.0, True), (1.0, 2.9, False), (0.2, 0.6, True)])
 def test_the_time_out_leaves_room_for_heartbeats(heartbeat: float, timeout: float, fits: bool) -> None:
-    """A time-out that one lost heartbeat could reach is refused when the settings are read."""
+    """A timeout that one lost heartbeat could reach is refused when the settings are read."""
     if fits:
         assert load_settings(heartbeat=heartbeat, heartbeat_timeout=timeout).heartbeat_timeout == timeout
     else:

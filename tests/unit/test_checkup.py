@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import bf_plugin.doctor as checkup_package
-from bf_plugin.doctor import Subject, check_up
+from bf_plugin.doctor import checkup
 from bf_plugin.doctor.asking import Asker
+from bf_plugin.doctor.checkup import Subject, check_up
 from bf_plugin.doctor.finding import PARTS, Finding, failed, shown
 from bf_plugin.doctor.gateway import Gateway, Receiver
 from bf_plugin.doctor.postgres import heartbeat
@@ -136,7 +136,7 @@ def test_a_key_that_cannot_be_sent_is_not_told(key: str) -> None:
     ("error", "text"),
     [
         (JournalError("see the disk"), "see the disk"),
-        (ValueError("sk-secret"), "the check itself failed: ValueError at test_checkup.py:"),
+        (ValueError("sk-secret"), "the check itself failed: ValueError (test_checkup.py:"),
     ],
 )
 def test_a_check_that_fails_itself(monkeypatch: pytest.MonkeyPatch, error: Exception, text: str) -> None:
@@ -146,7 +146,7 @@ def test_a_check_that_fails_itself(monkeypatch: pytest.MonkeyPatch, error: Excep
         yield from ()
         raise error
 
-    monkeypatch.setattr(checkup_package, "check_database", broken)
+    monkeypatch.setattr(checkup, "check_database", broken)
 
     found = list(check_up(Subject(settings=Settings(), database="sqlite:///x")))
 

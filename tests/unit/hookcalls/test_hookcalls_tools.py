@@ -107,7 +107,7 @@ def test_what_is_not_json_is_an_error(
 def test_a_thread_that_hangs_is_lost_and_named(
     setup: Setup, workers: Workers, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """After the call's time-out the model is told, the thread counted lost, the plugin named."""
+    """After the call's timeout the model is told, the thread counted lost, the plugin named."""
     gate = threading.Event()
     calls = setup(polite=tool(lambda: None), stuck=tool(lambda: gate.wait(PATIENCE)))
     result = answer(calls, new_call(timeout=0.05))
@@ -134,7 +134,7 @@ def test_an_awaitable_that_hangs_is_cancelled_and_named(setup: Setup, caplog: py
 
 
 def test_a_call_that_finds_no_thread_says_so(setup: Setup, workers: Workers) -> None:
-    """When all threads are busy for the whole time-out, the model learns that nothing happened."""
+    """When all threads are busy for the whole timeout, the model learns that nothing happened."""
     gate = threading.Event()
     begun = threading.Barrier(3)
 
