@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from bf_plugin.dispatch.owner import Owner
 from bf_plugin.dispatch.port import Dispatcher
-from bf_plugin.dispatch.watcher import Watcher
 from bf_plugin.journal.sqlite import SqliteFile
 from bf_plugin.run.driver import Parts
 from bf_plugin.runtime.loop import LoopThread
@@ -22,25 +21,19 @@ class LocalDispatcher(Dispatcher):
     """Drives runs on the loop of this process, and goes on with those that another process of the host left."""
 
     def __init__(self, loop: LoopThread, parts: Parts, owner: Owner, database: SqliteFile) -> None:
-        super().__init__(loop, parts, owner.id)
+        super().__init__(loop, parts, owner.id, every=_SWEEP)
         self._mark = owner
         database.owner = owner.id
-        self._watcher = Watcher(
-            news=owner.was_touched, look=self._look, sweep=self._sweep, tick=self._tick, every=_SWEEP
-        )
 
-    def start(self) -> None:
-        """Take over what dead processes left, and watch for more."""
+    def _enter(self) -> None:
         self._sweep()
         self._mark.sweep()
-        self._watcher.start()
 
-    def close(self) -> None:
-        """Stop driving and give up ownership: other processes go on with what is on record."""
-        if not self._closed:
-            self._watcher.close()
-            super().close()
-            self._mark.release()
+    def _leave(self) -> None:
+        self._mark.release()
+
+    def _news(self) -> bool:
+        return self._mark.was_touched()
 
     def _tick(self) -> float:
         return _TICK if self._held else _IDLE_TICK

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Coroutine
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass
 from typing import Any
 
-from bf_plugin.errors import JournalError, RequestError
+from bf_plugin.errors import BFError, JournalError, RequestError
 from bf_plugin.journal import Ending, RunRecord
 from bf_plugin.journal.states import ENDED, QUEUED
 from bf_plugin.journal.vault import Unreadable
@@ -47,11 +49,15 @@ class Dispatcher(ABC):
     """Starts drivers, brings them signals, stops them all. Use cases call it from any thread.
 
     `owner` is this process's name in the journal. A process takes over a run that another one drives by putting its own
-    name there, under the next epoch. Subclasses find the runs that nobody drives.
+    name there, under the next epoch. Subclasses tell when there is news from other processes, and find the runs that
+    nobody drives: a thread asks them, and calls `_sweep` every `every` seconds.
     """
 
-    def __init__(self, loop: LoopThread, parts: Parts, owner: str) -> None:
+    def __init__(self, loop: LoopThread, parts: Parts, owner: str, *, every: float) -> None:
         self.owner = owner
+        self._every = every
+        self._watcher = threading.Thread(target=self._watch, name="bf-watch", daemon=True)
+        self._leaving = threading.Event()
         self._loop = loop
         self._parts = parts
         self._runs = parts.journal.runs
@@ -64,9 +70,10 @@ class Dispatcher(ABC):
         self._closed = self._complained = False
         self._log = get_logger(__name__)
 
-    @abstractmethod
     def start(self) -> None:
         """Take over what dead processes left, and watch for more. Called once, when all else is up."""
+        self._enter()
+        self._watcher.start()
 
     def active(self, app: str | None = None) -> int:
         """Return how many runs this process drives or is about to, of one app or of all."""
@@ -95,7 +102,12 @@ class Dispatcher(ABC):
         self._loop.call(self._answered, run_id, tool_call_id)
 
     def close(self) -> None:
-        """Stop driving: other processes go on with what is on record, once ownership is given up."""
+        """Stop driving and give up ownership: other processes go on with what is on record."""
+        if self._closed:
+            return
+        self._leaving.set()
+        if self._watcher.is_alive():
+            self._watcher.join(timeout=2 * _CLOSE_TIMEOUT)
         self._closed = True
         try:
             self._loop.run(self._cancel_all()).result(timeout=2 * _CLOSE_TIMEOUT)
@@ -103,8 +115,47 @@ class Dispatcher(ABC):
             self._log.error("the event loop hangs: its runs are left as they are")
         for run_id in list(self._held):
             self.forget(run_id)
+        self._leave()
 
-    # on a watcher's thread
+    # what each dispatcher does in its own way
+
+    @abstractmethod
+    def _enter(self) -> None:
+        """Make this process known to the others."""
+
+    @abstractmethod
+    def _leave(self) -> None:
+        """Give up ownership of what this process drove."""
+
+    @abstractmethod
+    def _news(self) -> bool:
+        """Tell whether another process has written. May wait for it; if not, it is asked again after `_tick()` s."""
+
+    def _tick(self) -> float:
+        return 0.0
+
+    @abstractmethod
+    def _sweep(self) -> None:
+        """See to the runs of dead processes."""
+
+    # on the watcher's thread
+
+    def _watch(self) -> None:
+        swept, failing = time.monotonic(), False
+        while not self._leaving.wait(self._tick()):
+            try:
+                if self._news():
+                    self._look()
+                if time.monotonic() - swept >= self._every:
+                    self._sweep()
+                    swept = time.monotonic()
+                failing = False
+            except Exception as error:  # without this thread, stops and tool answers would come late for good
+                if not failing:
+                    known = isinstance(error, BFError)
+                    self._log.error("cannot watch the journal; retrying: %s", error, error=None if known else error)
+                failing = True
+                self._leaving.wait(self._every)
 
     def _look(self) -> None:
         """See what other processes did to the runs of this one: ended, answered a page's call, freed a thread."""

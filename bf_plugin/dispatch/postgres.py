@@ -27,7 +27,6 @@ from procrastinate.exceptions import AlreadyEnqueued, ProcrastinateException
 from procrastinate.schema import SchemaManager
 
 from bf_plugin.dispatch.port import Dispatcher
-from bf_plugin.dispatch.watcher import Watcher
 from bf_plugin.errors import JournalError
 from bf_plugin.journal.owners import OwnerRow
 from bf_plugin.journal.postgres import PostgresServer
@@ -64,7 +63,8 @@ class PostgresDispatcher(Dispatcher):
 
     def __init__(self, loop: LoopThread, parts: Parts, database: PostgresServer, home: str | None) -> None:
         tag = "" if home is None else "@" + hashlib.sha256(home.encode()).hexdigest()[:8]
-        super().__init__(loop, parts, f"{os.getpid()}-{socket.gethostname()[:60]}-{secrets.token_hex(4)}{tag}")
+        owner = f"{os.getpid()}-{socket.gethostname()[:60]}-{secrets.token_hex(4)}{tag}"
+        super().__init__(loop, parts, owner, every=min(0.5, parts.settings.heartbeat_timeout / 4))
         self._owners = parts.journal.owners
         self._settings = parts.settings
         self._listener = database.listen()
@@ -74,24 +74,14 @@ class PostgresDispatcher(Dispatcher):
         self._due: dict[tuple[str, int], float] = {}
         self._looked = 0.0
         self._everybody = self._deaf = False
-        every = min(0.5, parts.settings.heartbeat_timeout / 4)
-        self._watcher = Watcher(
-            news=self._news, look=self._look_around, sweep=self._sweep, tick=lambda: 0.0, every=every
-        )
 
-    def start(self) -> None:
-        """Put this process on record, and watch the others."""
+    def _enter(self) -> None:
         install(self._conninfo)
         written(self._owners.beat(self.owner))
         self._loop.call(self._begin)
-        self._watcher.start()
 
-    def close(self) -> None:
-        """Stop driving and give up ownership: the others are told, and take the runs at once."""
-        if self._closed:
-            return
-        self._watcher.close()
-        super().close()
+    def _leave(self) -> None:
+        """Tell the others, which take the runs at once."""
         try:
             written(self._owners.leave(self.owner), _LEAVE_TIMEOUT)
         except JournalError as error:
@@ -138,8 +128,8 @@ class PostgresDispatcher(Dispatcher):
             return set()
         return names
 
-    def _look_around(self) -> None:
-        self._look()
+    def _look(self) -> None:
+        super()._look()
         if self._everybody:
             self._sweep()
 
