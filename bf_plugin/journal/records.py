@@ -68,6 +68,11 @@ class RunRecord:
     usage: Usage = field(default_factory=Usage)
 
     @property
+    def ids(self) -> tuple[str, int]:
+        """Id and epoch: what each write of a driver is fenced by."""
+        return self.id, self.epoch
+
+    @property
     def ending(self) -> Ending | None:
         """How the run ended, None when it has no outcome yet."""
         if self.outcome is None:

@@ -10,7 +10,7 @@ import itertools
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar, cast
 
 from bf_plugin.errors import BFError, Fenced, JournalError, PluginError, ProviderError, RequestError, StopRun
@@ -51,74 +51,59 @@ class RunFailed(BFError):
         self.code = code
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class Closing:
     """Ends one run. It tries each write until the journal takes it: half an end would block a thread for good.
 
     `timeout` is the run's timeout, in seconds, for a queued run that comes up; `promoted` is told of that run.
     """
 
-    def __init__(
-        self,
-        *,
-        record: RunRecord,
-        run: Run,
-        runs: RunStore,
-        hooks: HookCalls,
-        composer: Composer,
-        outbox: Outbox,
-        steps: StepRunner,
-        ticket: Ticket,
-        promoted: Callable[[RunRecord], None],
-        timeout: float,
-        log: RunLogger,
-    ) -> None:
-        self._record = record
-        self._ids = (record.id, record.epoch)
-        self._run = run
-        self._runs = runs
-        self._hooks = hooks
-        self._composer = composer
-        self._outbox = outbox
-        self._steps = steps
-        self._ticket = ticket
-        self._promoted = promoted
-        self._timeout = timeout
-        self._log = log
-        self._complained = False
+    record: RunRecord
+    run: Run
+    runs: RunStore
+    hooks: HookCalls
+    composer: Composer
+    outbox: Outbox
+    steps: StepRunner
+    ticket: Ticket
+    promoted: Callable[[RunRecord], None]
+    timeout: float
+    log: RunLogger
+    _complained: bool = field(default=False, init=False)
 
     async def refuse(self, cause: Exception) -> None:
         """Take the run back: its start is answered with an error."""
-        promoted = await self._insist(lambda: self._runs.discard(*self._ids, timeout=self._timeout))
-        self._log.info("the start is refused: %s", cause)
-        self._ticket.refuse(request_error(cause, operator_key=self._record.spec.operator_key))
+        promoted = await self._insist(lambda: self.runs.discard(*self.record.ids, timeout=self.timeout))
+        self.log.info("the start is refused: %s", cause)
+        self.ticket.refuse(request_error(cause, operator_key=self.record.spec.operator_key))
         if promoted is not None:
-            self._promoted(promoted)
+            self.promoted(promoted)
 
     async def decide(self, ending: Ending) -> Ending:
         """Propose an ending; return the one that counts, which is the first. Raises Fenced."""
-        return await self._insist(lambda: self._runs.decide(self._record.id, ending, epoch=self._record.epoch))
+        return await self._insist(lambda: self.runs.decide(self.record.id, ending, epoch=self.record.epoch))
 
     async def close(self, ending: Ending, reason: StopReason | None, content: Sequence[Mapping[str, Any]]) -> None:
         """Send `end`, leave the thread in order, free it, tell everybody. `content` is what the model said last."""
-        self._outbox.discard()
-        await self._steps.settle()
+        self.outbox.discard()
+        await self.steps.settle()
         if not ending.won and ending.status in ("cancelled", "expired"):
             default: StopReason = "deadline" if ending.status == "expired" else "stop"
-            self._hooks.on_stop(self._run, reason or default)
-        cancelling = asyncio.ensure_future(self._steps.cancel())
+            self.hooks.on_stop(self.run, reason or default)
+        cancelling = asyncio.ensure_future(self.steps.cancel())
         usage = self._usage_so_far()
         self._say_end(ending, usage)
-        await self._outbox.flush()
-        cut = await self._steps.cut()
+        await self.outbox.flush()
+        cut = await self.steps.cut()
         promoted = await self._insist(
-            lambda: self._runs.finish(*self._ids, usage=usage, cut=cut, timeout=self._timeout)
+            lambda: self.runs.finish(*self.record.ids, usage=usage, cut=cut, timeout=self.timeout)
         )
-        self._ticket.end(self._full(ending, usage, content))
+        self.ticket.end(self._full(ending, usage, content))
         if promoted is not None:
-            self._promoted(promoted)
+            self.promoted(promoted)
         if (billed := await cancelling) is not None:
-            usage = self._steps.usage + billed
-            self._runs.set_usage(self._record.id, usage)
+            usage = self.steps.usage + billed
+            self.runs.set_usage(self.record.id, usage)
         await self.tell(ending, usage)
 
     async def tell(self, ending: Ending, usage: Usage) -> None:
@@ -128,21 +113,21 @@ class Closing:
             status=ending.status,
             finish_reason=ending.finish_reason,
             usage=usage,
-            text=self._composer.text,
+            text=self.composer.text,
             error_code=error.get("code"),
             error_message=error.get("message"),
-            steps=tuple(self._steps.history),
-            duration=(self._record.ended_at or time.time()) - (self._record.started_at or self._record.created_at),
+            steps=tuple(self.steps.history),
+            duration=(self.record.ended_at or time.time()) - (self.record.started_at or self.record.created_at),
         )
-        await self._hooks.on_end(self._run, outcome)
-        self._runs.set_told(self._record.id)
+        await self.hooks.on_end(self.run, outcome)
+        self.runs.set_told(self.record.id)
 
     def complain(self, error: JournalError) -> None:
         """Say once that the journal fails, in the log and to a caller that waits."""
         if not self._complained:
             self._complained = True
-            self._log.error("cannot record the run's end; retrying: %s", error)
-            self._ticket.fail(request_error(error))
+            self.log.error("cannot record the run's end; retrying: %s", error)
+            self.ticket.fail(request_error(error))
 
     async def _insist(self, write: Callable[[], Future[T]]) -> T:
         """Repeat a write until the journal takes it."""
@@ -157,25 +142,25 @@ class Closing:
         raise AssertionError("unreachable")
 
     def _say_end(self, ending: Ending, usage: Usage) -> None:
-        if self._composer.ended:
+        if self.composer.ended:
             return
-        if not self._composer.begun:
-            self._outbox.event(events.thread_info(self._record.thread_id, self._record.id))
+        if not self.composer.begun:
+            self.outbox.event(events.thread_info(self.record.thread_id, self.record.id))
         if (error := ending.error) is not None:
-            self._outbox.event(events.error(error["message"], error["code"], error["details"]))
-        self._outbox.event(events.end(ending.finish_reason, usage))
+            self.outbox.event(events.error(error["message"], error["code"], error["details"]))
+        self.outbox.event(events.end(ending.finish_reason, usage))
 
     def _usage_so_far(self) -> Usage:
         """Return the usage on record, and an estimate (four characters a token) for a step that was cut off."""
-        if not self._steps.is_open:
-            return self._steps.usage
-        tokens = (len(self._steps.partial_text()) + 3) // 4
-        return self._steps.usage + Usage(completion_tokens=tokens, total_tokens=tokens, estimated=True)
+        if not self.steps.is_open:
+            return self.steps.usage
+        tokens = (len(self.steps.partial_text()) + 3) // 4
+        return self.steps.usage + Usage(completion_tokens=tokens, total_tokens=tokens, estimated=True)
 
     def _full(self, ending: Ending, usage: Usage, content: Sequence[Mapping[str, Any]]) -> FullEnding:
         """Return what a polling caller is answered: the provider's content if no plugin changed its text."""
         completed = ending.status == "completed"
-        answer = self._composer.answer if completed else self._composer.text
+        answer = self.composer.answer if completed else self.composer.text
         untouched = "".join(part["text"]["value"] for part in content) == answer
         text = [{"type": "text", "text": {"value": answer}}] if answer else []
         return FullEnding(

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import time
 from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from bf_plugin.engines.port import BaseStream, Cursor, Handle, State, StepDone, StepRequest, Text
@@ -31,34 +31,24 @@ Named = Callable[[], None]
 """Called once the provider has accepted a step and its name is on record."""
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class StepRunner:
     """Takes the steps of one run, one after the other, and knows what a run that is cut off leaves behind.
 
     `history` are the steps that are done, `number` is the newest step.
     """
 
-    def __init__(
-        self,
-        *,
-        record: RunRecord,
-        run: Run,
-        provider: Provider,
-        steps: StepStore,
-        runs: RunStore,
-        composer: Composer,
-        outbox: Outbox,
-        log: RunLogger,
-    ) -> None:
-        self._record = record
-        self._run = run
-        self._provider = provider
-        self._steps = steps
-        self._runs = runs
-        self._composer = composer
-        self._outbox = outbox
-        self._log = log
-        self._ids = (record.id, record.epoch)
-        self._thread: dict[str, Any] = {"thread_id": record.thread_id, "engine_key": provider.key}
+    record: RunRecord
+    run: Run
+    provider: Provider
+    steps: StepStore
+    runs: RunStore
+    composer: Composer
+    outbox: Outbox
+    log: RunLogger
+
+    def __post_init__(self) -> None:
+        self._thread: dict[str, Any] = {"thread_id": self.record.thread_id, "engine_key": self.provider.key}
         self.number = 0
         self.history: list[Step] = []
         self._closed = self._asked = self._heard = False
@@ -77,14 +67,14 @@ class StepRunner:
 
     async def restore(self) -> None:
         """Find out where an earlier driver of this run was."""
-        self._before = await asyncio.to_thread(self._steps.all, self._record.id)
+        self._before = await asyncio.to_thread(self.steps.all, self.record.id)
         for step in self._before:
             self.number, self._closed = step.number, step.state == DONE
             self._asked = self._closed
             self._parent, self._handle = step.parent, step.handle
-            self._run.step = _public(step)
+            self.run.step = _public(step)
             if self._closed:
-                self.history.append(self._run.step)
+                self.history.append(self.run.step)
 
     async def resume(
         self,
@@ -117,17 +107,17 @@ class StepRunner:
         if self._handle is not None:
             self._heard = any(cursor.texts.values())
             try:
-                return await self._read(await self._provider.resume(self._handle, cursor), named)
+                return await self._read(await self.provider.resume(self._handle, cursor), named)
             except ProviderError as error:
                 if error.code != LOST_RESPONSE or self._heard:
                     raise
-                self._log.info("the response is asked for again: %s", error)
+                self.log.info("the response is asked for again: %s", error)
         opened = await self._on_record(self._reopen())
         return await self._ask(opened, max_tokens, named)
 
     async def calls(self, number: int | None = None) -> list[CallRecord]:
         """Return the calls of a step, by default the newest one, as they are on record."""
-        return await asyncio.to_thread(self._steps.calls_of, self._record.id, number or self.number)
+        return await asyncio.to_thread(self.steps.calls_of, self.record.id, number or self.number)
 
     async def settle(self) -> None:
         """Wait for a write that was under way when the step was broken off: what is on record then is what counts."""
@@ -139,7 +129,7 @@ class StepRunner:
 
         Raises nothing: the run has its outcome, whatever the provider answers.
         """
-        return None if self._closed else await self._provider.cancel(self._handle)
+        return None if self._closed else await self.provider.cancel(self._handle)
 
     @property
     def usage(self) -> Usage:
@@ -154,36 +144,36 @@ class StepRunner:
     def partial_text(self) -> str:
         """Return the text of the open step that callers have seen."""
         earlier_steps = self.number - 1
-        return self._composer.answer if self.is_open and self._composer.answers == earlier_steps else ""
+        return self.composer.answer if self.is_open and self.composer.answers == earlier_steps else ""
 
     async def cut(self) -> Cut | None:
         """Return what this run leaves in its thread beyond what is on record, None when that is complete."""
-        key = self._provider.key
-        if self._record.state == QUEUED:
+        key = self.provider.key
+        if self.record.state == QUEUED:
             return None  # it never came up, and another run is under way in its thread
         if self.number == 0:
-            return Cut(items=list(self._record.spec.messages), engine_key=key, state=None)
+            return Cut(items=list(self.record.spec.messages), engine_key=key, state=None)
         if self._closed:
             items: list[Item] = [cut_output(call) for call in await self.calls()] if self._asked else []
             return Cut(items=items, engine_key=key, state=None) if items else None
         text = self.partial_text()
         items = [text_message("assistant", text)] if text else []
-        return Cut(items=items, engine_key=key, state=self._provider.cut(self._parent, self._handle))
+        return Cut(items=items, engine_key=key, state=self.provider.cut(self._parent, self._handle))
 
     async def _ask(self, opened: Opened, max_tokens: int | None, named: Named) -> StepDone:
         async def history() -> Sequence[Item]:
-            read = self._runs.thread_items
-            return await asyncio.to_thread(read, self._record.thread_id, opened.synced) if opened.synced else ()
+            read = self.runs.thread_items
+            return await asyncio.to_thread(read, self.record.thread_id, opened.synced) if opened.synced else ()
 
         request = StepRequest(
-            **shared(self._run, StepRequest),
+            **shared(self.run, StepRequest),
             **shared(opened, StepRequest),
-            run_id=self._record.id,
+            run_id=self.record.id,
             number=self.number,
             history=history,
             max_tokens=max_tokens,
         )
-        stream = await self._provider.start(request)
+        stream = await self.provider.start(request)
         self._handle = stream.handle
         await self._on_record(self._name(stream.handle))
         return await self._read(stream, named)
@@ -191,7 +181,7 @@ class StepRunner:
     async def _read(self, stream: BaseStream, named: Named) -> StepDone:
         """Stream a response into the outbox and put its end on record."""
         named()
-        number, add = self.number, self._outbox.text
+        number, add = self.number, self.outbox.text
 
         def say(text: Text) -> None:
             if not self._heard:
@@ -199,11 +189,11 @@ class StepRunner:
                 self._move(first_text_at=time.time())
             add(text.text, (number, text.part), text.sequence)
 
-        self._outbox.reads_from(stream.hold)
+        self.outbox.reads_from(stream.hold)
         try:
-            done = await self._provider.read(stream, say)
+            done = await self.provider.read(stream, say)
         finally:
-            self._outbox.reads_from(None)
+            self.outbox.reads_from(None)
         await self._on_record(self._close(done))
         return done
 
@@ -213,25 +203,25 @@ class StepRunner:
         return await unbroken(self._writing)
 
     async def _open(self, number: int, fresh: Sequence[Item], now: float) -> Opened:
-        opened = await asyncio.wrap_future(self._steps.open(*self._ids, number, fresh=fresh, **self._thread))
+        opened = await asyncio.wrap_future(self.steps.open(*self.record.ids, number, fresh=fresh, **self._thread))
         self.number, self._parent, self._handle = number, opened.state, None
         self._closed = self._heard = False
-        self._run.step = Step(number=number, started_at=now)
+        self.run.step = Step(number=number, started_at=now)
         return opened
 
     async def _reopen(self) -> Opened:
-        opened = await asyncio.wrap_future(self._steps.reopen(*self._ids, self.number, **self._thread))
-        cut = self._provider.cut(opened.state, self._handle)
+        opened = await asyncio.wrap_future(self.steps.reopen(*self.record.ids, self.number, **self._thread))
+        cut = self.provider.cut(opened.state, self._handle)
         self._handle = None
-        return dataclasses.replace(opened, state=cut)
+        return replace(opened, state=cut)
 
     async def _name(self, handle: Handle) -> None:
-        await asyncio.wrap_future(self._steps.name(*self._ids, self.number, handle))
+        await asyncio.wrap_future(self.steps.name(*self.record.ids, self.number, handle))
         self._move(response_id=handle.get("response_id"))
 
     async def _close(self, done: StepDone) -> None:
-        closing = self._steps.close(
-            *self._ids,
+        closing = self.steps.close(
+            *self.record.ids,
             self.number,
             **self._thread,
             state=done.state,
@@ -247,9 +237,9 @@ class StepRunner:
 
     def _move(self, **changes: Any) -> Step:
         """Change the step that hooks see."""
-        present = self._run.step or Step(number=self.number, started_at=time.time())
-        self._run.step = dataclasses.replace(present, **changes)
-        return self._run.step
+        present = self.run.step or Step(number=self.number, started_at=time.time())
+        self.run.step = replace(present, **changes)
+        return self.run.step
 
     def _send_rest(self, step: StepRecord, cursor: Cursor) -> None:
         """Send what of a finished step's text was not sealed."""
@@ -259,7 +249,7 @@ class StepRunner:
         if not whole.startswith(known):
             raise ProviderError("its text is not the text already sent", code=LOST_RESPONSE)
         if len(whole) > len(known):
-            self._outbox.text(whole[len(known) :], (step.number, parts[-1] if parts else (0, 0)), cursor.sequence)
+            self.outbox.text(whole[len(known) :], (step.number, parts[-1] if parts else (0, 0)), cursor.sequence)
 
 
 def _public(step: StepRecord) -> Step:

@@ -46,28 +46,20 @@ class _Call:
     before: CallRecord | None = None
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class ToolCalls:
     """Runs the calls of one run, on the loop."""
 
-    def __init__(
-        self,
-        *,
-        run: Run,
-        epoch: int,
-        steps: StepStore,
-        hooks: HookCalls,
-        composer: Composer,
-        outbox: Outbox,
-        settings: Settings,
-    ) -> None:
-        self._run = run
-        self._epoch = epoch
-        self._steps = steps
-        self._hooks = hooks
-        self._composer = composer
-        self._outbox = outbox
-        self._settings = settings
-        self._tools = {tool["name"]: tool for tool in run.tools if tool["type"] == "function"}
+    run: Run
+    epoch: int
+    steps: StepStore
+    hooks: HookCalls
+    composer: Composer
+    outbox: Outbox
+    settings: Settings
+
+    def __post_init__(self) -> None:
+        self._tools = {tool["name"]: tool for tool in self.run.tools if tool["type"] == "function"}
         self._answered: dict[str, asyncio.Event] = {}
 
     def answered(self, tool_call_id: str) -> None:
@@ -105,21 +97,21 @@ class ToolCalls:
         self._announce(step, [(call.name, _user_message(arguments), call.tool_call_id) for call, arguments in parsed])
 
     def _announce(self, step: int, calls: Sequence[tuple[str, str | None, str | None]]) -> None:
-        if self._composer.answers < step:
-            self._outbox.event(events.function_call(calls))
+        if self.composer.answers < step:
+            self.outbox.event(events.function_call(calls))
 
     def _prepare(self, key: CallKey, call: FunctionCall, before: CallRecord | None) -> _Call:
         name, tool = call["name"], self._tools.get(call["name"])
         before = None if before is not None and before.state == PENDING else before
         arguments: Mapping[str, Any]
         tool_call_id = deadline = None
-        if uitools.is_ui(name) and tool is not None and self._run.stream:
+        if uitools.is_ui(name) and tool is not None and self.run.stream:
             try:
                 arguments, problem = uitools.validate_ui_arguments(call["arguments"], tool["parameters"]), None
             except uitools.InvalidArguments as error:
                 arguments, problem = {}, f"Error: bad arguments for {name}: {error}"
             else:
-                tool_call_id, deadline = new_tool_call_id(), time.time() + self._settings.ui_tool_timeout
+                tool_call_id, deadline = new_tool_call_id(), time.time() + self.settings.ui_tool_timeout
                 if before is not None:  # the page was asked under the id on record
                     tool_call_id, deadline = before.tool_call_id, before.deadline
         else:
@@ -141,7 +133,7 @@ class ToolCalls:
             return call.before.output
         if call.tool_call_id is not None:
             return await self._ask_page(call, call.tool_call_id)
-        options = self._hooks.tool_options(call.name)
+        options = self.hooks.tool_options(call.name)
         if call.before is not None and not options.idempotent:
             return await self._finish(call, UNKNOWN_OUTCOME)
         await self._start(call)
@@ -153,32 +145,32 @@ class ToolCalls:
             id=call.id,
             name=call.name,
             arguments=call.arguments,
-            idempotency_key=f"{self._run.id}:{call.id}",
+            idempotency_key=f"{self.run.id}:{call.id}",
             tool=call.tool,
-            timeout=options.timeout or self._settings.tool_timeout,
+            timeout=options.timeout or self.settings.tool_timeout,
         )
-        result = await self._hooks.on_tool_call(self._run, asked)
+        result = await self.hooks.on_tool_call(self.run, asked)
         return str(result.output)
 
     async def _ask_page(self, call: _Call, tool_call_id: str) -> str:
-        keep = self._settings.ui_tool_keep_prefix
-        if not self._composer.has_asked(tool_call_id):
-            self._outbox.action(uitools.ui_action(call.name, call.arguments, tool_call_id, keep_prefix=keep))
+        keep = self.settings.ui_tool_keep_prefix
+        if not self.composer.has_asked(tool_call_id):
+            self.outbox.action(uitools.ui_action(call.name, call.arguments, tool_call_id, keep_prefix=keep))
         left = (call.deadline or 0.0) - time.time()
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(self._answered[tool_call_id].wait(), max(left, 0.0))
         # The journal decides: an answer on record counts, this text only without one.
-        seconds = self._settings.ui_tool_timeout
+        seconds = self.settings.ui_tool_timeout
         return await self._finish(call, f"Error: the page did not answer {call.name} within {seconds:g} seconds.")
 
     async def _start(self, call: _Call) -> None:
-        started = self._steps.start_call(
-            self._run.id, self._epoch, call.key, tool_call_id=call.tool_call_id, deadline=call.deadline
+        started = self.steps.start_call(
+            self.run.id, self.epoch, call.key, tool_call_id=call.tool_call_id, deadline=call.deadline
         )
         await asyncio.wrap_future(started)
 
     async def _finish(self, call: _Call, output: str) -> str:
-        return await asyncio.wrap_future(self._steps.finish_call(self._run.id, self._epoch, call.key, output))
+        return await asyncio.wrap_future(self.steps.finish_call(self.run.id, self.epoch, call.key, output))
 
 
 def _user_message(arguments: Mapping[str, Any]) -> str | None:

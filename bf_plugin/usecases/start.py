@@ -13,9 +13,10 @@ from bf_plugin.dispatch import Dispatcher
 from bf_plugin.engines.port import BaseEngine
 from bf_plugin.errors import RequestError, invalid
 from bf_plugin.gateway.apps import App
-from bf_plugin.journal import Journal, RunRecord, RunSpec, Secrets, ThreadBusy, UnknownThread
+from bf_plugin.journal import RunRecord, RunSpec, Secrets, ThreadBusy, UnknownThread
 from bf_plugin.journal.keys import Claim
 from bf_plugin.journal.records import shared
+from bf_plugin.journal.runs import RunStore
 from bf_plugin.journal.writer import written
 from bf_plugin.plugins.calls import HookCalls
 from bf_plugin.run.ending import failure_of
@@ -60,29 +61,20 @@ class Started:
         self.ticket.release()
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class Starts:
     """Starts runs. Called in request threads."""
 
-    def __init__(
-        self,
-        *,
-        settings: Settings,
-        journal: Journal,
-        dispatcher: Dispatcher,
-        hooks: HookCalls,
-        engines: Mapping[str, BaseEngine],
-        host_messaging: bool,
-        admission: Admission,
-        stops: Stops,
-    ) -> None:
-        self._settings = settings
-        self._runs = journal.runs
-        self._dispatcher = dispatcher
-        self._hooks = hooks
-        self._engines = engines
-        self._host_messaging = host_messaging
-        self._admission = admission
-        self._stops = stops
+    settings: Settings
+    runs: RunStore
+    dispatcher: Dispatcher
+    hooks: HookCalls
+    engines: Mapping[str, BaseEngine]
+    host_messaging: bool
+    admission: Admission
+    stops: Stops
+
+    def __post_init__(self) -> None:
         self._log = get_logger(__name__)
 
     def start(self, request: StartRequest, app: App, origin: Origin, claim: Claim | None = None) -> Started:
@@ -95,21 +87,21 @@ class Starts:
         check_operator_resources(request, app)
         thread_id, new_thread, warnings = self._thread(request, app)
         draft = _draft(request, app, origin, thread_id, new_thread)
-        self._hooks.before_run(draft)
+        self.hooks.before_run(draft)
         record = self._record(draft, request, app, origin)
-        warnings += self._engines[draft.provider].check(draft, access_of(record))
+        warnings += self.engines[draft.provider].check(draft, access_of(record))
         ticket = Ticket()
-        with self._admission.waiting() as may_wait:
+        with self.admission.waiting() as may_wait:
             if not (request.stream or may_wait):
                 raise RequestError(503, "too many callers wait for answers: use streaming, or try later", retry_after=1)
-            with self._admission.new_run(app):
-                self._dispatcher.expect(record, ticket)
+            with self.admission.new_run(app):
+                self.dispatcher.expect(record, ticket)
             try:
                 created = self._create(record, new_thread, claim)
             except BaseException:
-                self._dispatcher.forget(record.id)
+                self.dispatcher.forget(record.id)
                 raise
-            self._dispatcher.submit(created)
+            self.dispatcher.submit(created)
             for warning in warnings:
                 self._log.bind(run_id=record.id, request_id=origin.request_id).warning("%s", warning)
             ending = self._wait(ticket, stream=request.stream, may_wait=may_wait, record=record)
@@ -120,37 +112,37 @@ class Starts:
         warnings = list(request.warnings)
         if request.thread_id is None:
             return new_thread_id(), True, warnings
-        if is_ours(request.thread_id) and self._runs.has_thread(request.thread_id, app.id):
+        if is_ours(request.thread_id) and self.runs.has_thread(request.thread_id, app.id):
             return request.thread_id, False, warnings
-        if self._settings.unknown_thread == "reject":
+        if self.settings.unknown_thread == "reject":
             raise _unknown_thread()
         return new_thread_id(), True, [*warnings, "payload.thread_id is not known: a new thread was started"]
 
     def _record(self, draft: RunDraft, request: StartRequest, app: App, origin: Origin) -> RunRecord:
         """Return the run that a draft becomes. Raises RequestError for a provider, a model or a key that is missing."""
-        if draft.provider not in self._engines:
-            known = ", ".join(sorted(self._engines)) or "none"
+        if draft.provider not in self.engines:
+            known = ", ".join(sorted(self.engines)) or "none"
             raise invalid("payload.provider", f"is not installed here; installed are: {known}")
         if draft.model is None:
             raise invalid("payload.model", "is required: no model is configured for this app")
         key, operator_key = _key(draft, request, app)
-        needs_key = self._engines[draft.provider].needs_key or draft.provider in PROVIDERS
+        needs_key = self.engines[draft.provider].needs_key or draft.provider in PROVIDERS
         if needs_key and key is None:
             raise invalid("payload.apiKey", "is required: no provider key is configured for this app")
         spec = RunSpec(
             **shared(draft, RunSpec),
-            base_url=self._settings.base_urls.get(draft.provider),
+            base_url=self.settings.base_urls.get(draft.provider),
             operator_key=operator_key,
             action_name=request.action_name or "",
             channels=list(request.channels) if draft.stream else [],
-            messaging_url=None if self._host_messaging else app.messaging_url or self._settings.messaging_url,
-            host_environ=dict(origin.host_environ) if self._host_messaging else None,
+            messaging_url=None if self.host_messaging else app.messaging_url or self.settings.messaging_url,
+            host_environ=dict(origin.host_environ) if self.host_messaging else None,
         )
         return RunRecord(
             id=draft.id,
             thread_id=draft.thread_id,
             app=app.id,
-            owner=self._dispatcher.owner,
+            owner=self.dispatcher.owner,
             created_at=time.time(),
             spec=spec,
             secrets=Secrets(app_key=app.api_key, provider_key=key or ""),
@@ -158,10 +150,10 @@ class Starts:
 
     def _create(self, record: RunRecord, new_thread: bool, claim: Claim | None) -> RunRecord:
         """Put the run on record, by the operator's policy for threads that are busy."""
-        policy, timeout = self._settings.thread_busy, self._settings.run_timeout
+        policy, timeout = self.settings.thread_busy, self.settings.run_timeout
         enqueue = policy == "enqueue"
         while True:
-            creating = self._runs.create(record, new_thread=new_thread, enqueue=enqueue, timeout=timeout, claim=claim)
+            creating = self.runs.create(record, new_thread=new_thread, enqueue=enqueue, timeout=timeout, claim=claim)
             try:
                 return written(creating)
             except UnknownThread:
@@ -169,22 +161,22 @@ class Starts:
             except ThreadBusy as busy:
                 if policy != "interrupt":
                     raise RequestError(409, "the thread has a run under way: stop it or wait", retry_after=1) from None
-                if (present := self._runs.get(busy.run_id, record.thread_id)) is not None:
-                    self._stops.cancel(present, "interrupt")
+                if (present := self.runs.get(busy.run_id, record.thread_id)) is not None:
+                    self.stops.cancel(present, "interrupt")
 
     def _wait(self, ticket: Ticket, *, stream: bool, may_wait: bool, record: RunRecord) -> FullEnding | None:
         """Return the ending for a caller that waits for it. Raises RequestError for a run that failed."""
         if stream:
             ticket.wait_accepted(ACCEPT_TIMEOUT if may_wait else 0)
             return None
-        seconds = self._settings.run_timeout + _END_TIMEOUT
+        seconds = self.settings.run_timeout + _END_TIMEOUT
         deadline = time.monotonic() + seconds
         try:
             ticket.wait_accepted(seconds)
             return completed(ticket.ended.result(max(deadline - time.monotonic(), 0.0)), record)
         except FutureTimeoutError:
-            if (present := self._runs.get(record.id, record.thread_id)) is not None:
-                self._stops.cancel(present, "deadline")
+            if (present := self.runs.get(record.id, record.thread_id)) is not None:
+                self.stops.cancel(present, "deadline")
             ids = {"threadId": record.thread_id, "runId": record.id}
             raise RequestError(408, f"the run took longer than {seconds:g} seconds", data=ids) from None
 

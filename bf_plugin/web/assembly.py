@@ -88,7 +88,7 @@ class Service:
             stops = Stops(journal=journal, dispatcher=dispatcher)
             starts = Starts(
                 settings=settings,
-                journal=journal,
+                runs=journal.runs,
                 dispatcher=dispatcher,
                 hooks=hooks,
                 engines=used,

@@ -87,7 +87,7 @@ class Process:
         self.stops = Stops(journal=self.journal, dispatcher=self.dispatcher)
         self.starts = Front(
             settings=around.settings,
-            journal=self.journal,
+            runs=self.journal.runs,
             dispatcher=self.dispatcher,
             hooks=parts.hooks,
             engines={"scripted": around.engine},
