@@ -1,4 +1,4 @@
-"""How whoever measures talks to the processes it has started: lines of JSON over their standard input and output."""
+"""How the measuring process talks to those it started: lines of JSON over their standard input and output."""
 
 from __future__ import annotations
 
@@ -85,6 +85,6 @@ async def serve_commands(protocol: Callable[[], asyncio.Protocol], command: Comm
 
 
 def say(answer: dict[str, Any]) -> None:
-    """Answer whoever measures."""
+    """Answer the measuring process."""
     sys.stdout.buffer.write(msgspec.json.encode(answer) + b"\n")
     sys.stdout.buffer.flush()

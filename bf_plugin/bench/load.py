@@ -1,4 +1,4 @@
-"""Plain GETs on kept-alive connections, as many as are answered: what a host app behind the plugin still serves."""
+"""Plain GETs on kept-alive connections, as fast as they are answered: what a host app behind the plugin serves."""
 
 from __future__ import annotations
 

@@ -103,7 +103,7 @@ class Provider:
                 stream.over = True
 
     def command(self, name: str, values: dict[str, Any]) -> dict[str, Any]:
-        """Carry out one command of whoever measures."""
+        """Carry out one command of the measuring process."""
         if name == "plan":
             self._rate, self._count = float(values["rate"]), int(values["count"])
             self._streams = {key: stream for key, stream in self._streams.items() if not stream.over}

@@ -36,7 +36,7 @@ class Sink:
                 self._ends[run_id.decode()] = now / 1e9
 
     def command(self, name: str, values: dict[str, Any]) -> dict[str, Any]:
-        """Carry out one command of whoever measures."""
+        """Carry out one command of the measuring process."""
         if name == "reset":
             self._reset()
         if name == "ends":

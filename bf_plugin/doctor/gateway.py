@@ -1,4 +1,4 @@
-"""Whoever receives messages, asked and written to as runs do."""
+"""The receivers of messages: the doctor asks them and sends to them as runs do."""
 
 from __future__ import annotations
 

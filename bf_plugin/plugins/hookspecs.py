@@ -26,7 +26,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def in_thread(function: Function) -> Function:
-    """Mark an `on_delta` that blocks: it, and the others of its installation, are then called in a worker thread."""
+    """Mark an `on_delta` that blocks: a worker thread then calls it, and those of all other plugins too."""
     setattr(function, IN_THREAD, True)
     return function
 
@@ -100,8 +100,9 @@ def on_tool_call(run: Run, call: ToolCall) -> object:
     an awaitable of one of these. The first plugin to answer ends the asking. A plain function only: an `async def`
     would claim every call, so it is refused at load.
 
-    *If it raises*: `StopRun(finish_reason, message)` ends the run. Anything else, an answer that is not JSON or none in
-    time is told to the model as an error, exception text included, and the run goes on; the log names the plugin.
+    *If it raises*: `StopRun(finish_reason, message)` ends the run. The model is told of any other exception, of an
+    answer that is not JSON, and of a timeout, as an error with the exception's text. The run goes on; the log names the
+    plugin.
 
     *Example*::
 
@@ -144,10 +145,10 @@ def on_end(run: Run, outcome: Outcome) -> None:
 
 @hookspec
 def on_stop(run: Run, reason: StopReason) -> None:
-    """Let go of what a run holds elsewhere, as a job that a tool of yours started.
+    """Release what a run holds elsewhere, such as a job that one of your tools started.
 
-    *When*: a stop, the deadline or a newer run (`interrupt`) won. It is started before the provider is told and never
-    waited for. `on_end` follows.
+    *When*: a stop, the deadline or a newer run (`interrupt`) won. The call begins before the provider is told, and
+    nothing waits for it. `on_end` follows.
 
     *Thread*: a worker thread of the process that drives the run; it may block, up to a minute.
 

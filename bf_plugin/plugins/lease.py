@@ -103,25 +103,25 @@ class JournalStore:
 
     def get(self, key: str, default: Any = None) -> Any:
         """Return a value, or `default`."""
-        self._lease.check("store")
-        found = self._values.get(self._plugin, checked_key(key), self._now())
+        found = self._values.get(self._plugin, self._checked(key), self._now())
         return default if found is None else found[0]
 
     def put(self, key: str, value: Any, ttl: float | None = None) -> None:
         """Keep a value."""
-        self._lease.check("store")
-        written(self._values.put(self._plugin, checked_key(key), value, expiry(ttl, self._now())))
+        written(self._values.put(self._plugin, self._checked(key), value, expiry(ttl, self._now())))
 
     def increment(self, key: str, by: float = 1, ttl: float | None = None) -> float:
         """Add to a number and return the sum."""
-        self._lease.check("store")
         now = self._now()
-        return written(self._values.increment(self._plugin, checked_key(key), by, now, expiry(ttl, now)))
+        return written(self._values.increment(self._plugin, self._checked(key), by, now, expiry(ttl, now)))
 
     def delete(self, key: str) -> None:
         """Forget a value."""
+        written(self._values.delete(self._plugin, self._checked(key)))
+
+    def _checked(self, key: str) -> str:
         self._lease.check("store")
-        written(self._values.delete(self._plugin, checked_key(key)))
+        return checked_key(key)
 
 
 def lend(journal: Journal, lease: Lease) -> Callable[..., PluginContext]:

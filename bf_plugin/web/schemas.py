@@ -98,7 +98,7 @@ DELETED = object_(
     success=TRUE,
     threadId=STRING,
     status={"const": "deleted"},
-    provider={"enum": ["nothing", "deleted", "kept"], "description": "What became of what the provider had of it"},
+    provider={"enum": ["nothing", "deleted", "kept"], "description": "What became of the copy at the provider"},
 )
 DELETED["properties"]["message"] = {"type": "string", "description": "Why the provider keeps it"}
 TAKEN = object_(success=TRUE, status={"enum": ["accepted", "ignored"]})

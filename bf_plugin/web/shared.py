@@ -11,7 +11,7 @@ import msgspec
 def answered_call(environ: dict[str, Any], limit: int) -> str | None:
     """Return the `toolCallId` in a request of at most `limit` bytes, None if there is none.
 
-    Whoever serves the request, the host or we, can still read all of its body.
+    The host, or our own app, can still read the whole body afterwards.
     """
     if environ.get("REQUEST_METHOD") != "POST":
         return None
