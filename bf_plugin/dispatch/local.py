@@ -1,4 +1,4 @@
-"""The embedded dispatcher: the process that accepted a run drives it; its siblings on the host take over if it dies."""
+"""The embedded dispatcher: the process that accepted a run drives it; its siblings on the host continue if it dies."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from bf_plugin.run.driver import Parts
 from bf_plugin.runtime.loop import LoopThread
 
 _TICK = 0.02
-"""Seconds until this process looks at its mark again: by so much it may be late to hear of a stop at another."""
+"""Seconds between two looks at this process's mark. A stop in another process is seen by so much later."""
 
 _IDLE_TICK = 0.1
-"""The same while it drives nothing. What begins and is stopped within this time is heard of as late as that."""
+"""The same while this process drives nothing. A run stopped within this time of its start is stopped as late."""
 
 _SWEEP = 0.5
 
 
 class LocalDispatcher(Dispatcher):
-    """Drives runs on the loop of this process, and goes on with those that another process of the host left."""
+    """Drives runs on the loop of this process, and continues those that another process of the host left."""
 
     def __init__(self, loop: LoopThread, parts: Parts, owner: Owner, database: SqliteFile) -> None:
         super().__init__(loop, parts, owner.id, every=_SWEEP)
@@ -39,7 +39,7 @@ class LocalDispatcher(Dispatcher):
         return _TICK if self._held else _IDLE_TICK
 
     def _sweep(self) -> None:
-        """Take over the runs of dead processes; see what a process that died as it signalled did to ours."""
+        """Take over the runs of dead processes; see what one that died before it signalled did to our runs."""
         self._look()
         self._drop_ended()
         under_way = self._runs.under_way()

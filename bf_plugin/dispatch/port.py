@@ -26,7 +26,7 @@ _STOP_TIMEOUT = 1.0
 """Seconds the driver of a stopped run has to end it, until the stopping process takes the run over."""
 
 _RELEASE_TIMEOUT = 1.0
-"""Seconds, once it is decided what a start is answered, until events go even if nobody said that it was answered.
+"""Seconds from the decision about a start's answer until events go, even if no server said that it sent the answer.
 
 Servers call `close()` of an answer they have sent (PEP 3333); a middleware around us may lose the call.
 """
@@ -89,7 +89,7 @@ class Dispatcher(ABC):
             held.ticket.fail(RequestError(503, "the gateway is shutting down: ask for the run later", retry_after=5))
 
     def submit(self, record: RunRecord) -> None:
-        """Drive a run that is `starting`; a `queued` one comes up when its thread is free, or when it is stopped."""
+        """Drive a run that is `starting`; a `queued` one is driven once its thread is free, or once it is stopped."""
         if record.state != QUEUED and not self._loop.call(self._start, record):
             self.forget(record.id)
 
@@ -112,7 +112,7 @@ class Dispatcher(ABC):
         try:
             self._loop.run(self._cancel_all()).result(timeout=2 * _CLOSE_TIMEOUT)
         except FutureTimeoutError:
-            self._log.error("the event loop hangs: its runs are left as they are")
+            self._log.error("the event loop hangs; leaving its runs to other processes")
         for run_id in list(self._held):
             self.forget(run_id)
         self._leave()
@@ -193,7 +193,7 @@ class Dispatcher(ABC):
             else:
                 self._complained = False
                 if record is not None and (record.state != QUEUED or record.outcome is not None):
-                    log.warning("taken over from a process that is gone or does not answer")
+                    log.warning("took the run over from a process that is gone or does not answer")
                     self._loop.call(self._start, record)
 
     def _take_unended(self, run_id: str) -> None:
@@ -223,7 +223,7 @@ class Dispatcher(ABC):
         try:
             held.drive = drive = Drive(record, self._parts, ticket=ticket, promoted=self._promote)
         except Exception as error:
-            self._log.bind(run_id=record.id).error("cannot be driven: %s", error, error=error)
+            self._log.bind(run_id=record.id).error("cannot drive the run: %s", error, error=error)
             ticket.fail(request_error(error))
             return self.forget(record.id)
         ticket.released.add_done_callback(lambda _: self._loop.call(drive.release))
@@ -240,7 +240,7 @@ class Dispatcher(ABC):
         asyncio.get_running_loop().call_later(_RELEASE_TIMEOUT, ticket.release)
 
     def _promote(self, record: RunRecord) -> None:
-        """Drive a run that has come up, if it was accepted here; another process sees it by itself."""
+        """Drive a run whose turn has come, if it was accepted here; another process finds its own."""
         if record.owner == self.owner:
             self._start(record)
 

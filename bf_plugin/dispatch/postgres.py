@@ -55,7 +55,7 @@ _LOCK = 0x62665F6A6F6273
 
 
 class PostgresDispatcher(Dispatcher):
-    """Drives runs on the loop of this process, and goes on with those of processes that left or fell silent.
+    """Drives runs on the loop of this process, and continues those of processes that left or fell silent.
 
     `home` names the host app that takes this process's messages: runs delivered in-process are only taken by processes
     of the same name. It is part of the owner's name, so that it is known as long as the run is.
@@ -144,8 +144,8 @@ class PostgresDispatcher(Dispatcher):
         for run_id, epoch, owner in orphans:
             if self._is_at_home(owner):
                 # One that is not on record may be about to say that it lives.
-                patience = turn if owner in known else turn + self._settings.heartbeat_timeout
-                due[run_id, epoch] = self._due.get((run_id, epoch), now + patience)
+                wait = turn if owner in known else turn + self._settings.heartbeat_timeout
+                due[run_id, epoch] = self._due.get((run_id, epoch), now + wait)
         self._due = due
         for orphan, when in due.items():
             if when <= now and orphan[0] not in self._unreadable:

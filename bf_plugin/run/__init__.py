@@ -1,1 +1,1 @@
-"""One run, from its first step to `end`. `dispatch` starts a driver for each, on the event loop."""
+"""One run, from its first step to `end`. `dispatch` starts a driver for each run, on the event loop."""

@@ -1,4 +1,4 @@
-"""One run, from its first step to `end`: steps, tools, one outcome, and a thread that works afterwards."""
+"""The driver of one run: it takes steps, runs tools, finds one outcome, and leaves a thread that works afterwards."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ ATTEMPTS = 3
 """Takeovers in a row, without a newly committed message or step between them, after which a run is given up."""
 
 _POLLED_INTERVAL = 0.5
-"""Seconds over which text is joined when nobody receives messages: they are only the event log then."""
+"""Seconds over which text is joined when no page receives messages: they are only the event log then."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,8 +51,8 @@ class Parts:
 class Drive:
     """Drives one run. `run` is its task; `stop`, `answered` and `release` are its signals, called on the loop.
 
-    `epoch` tells which of the run's drivers this is: a later one than the first goes on where an earlier one, in
-    another process, was. `promoted` is told which queued run starts when this one has ended.
+    `epoch` tells which of the run's drivers this is. A later one continues where an earlier driver, in another process,
+    stopped. `promoted` is called with the queued run that starts when this one has ended.
     """
 
     def __init__(
@@ -118,12 +118,12 @@ class Drive:
         )
 
     def stop(self, ending: Ending, reason: StopReason) -> None:
-        """End the run as somebody else decided."""
+        """End the run with an ending that is on record already."""
         self._stop_reason = reason
         self._interrupt(RunEnded(ending))
 
     def answered(self, tool_call_id: str) -> None:
-        """Look at the journal: a page answered a tool call."""
+        """Look at the journal: a page has answered a tool call."""
         self._tools.answered(tool_call_id)
 
     def release(self) -> None:
@@ -131,7 +131,7 @@ class Drive:
         self._outbox.release()
 
     async def run(self) -> None:
-        """Drive the run to its end, or until another driver has it, or this process hands it over (cancellation)."""
+        """Drive the run until it has ended, another driver has it, or this process hands it over (cancellation)."""
         lane: asyncio.Future[None] | None = None
         deadline = self._watch_deadline()
         try:
@@ -170,7 +170,7 @@ class Drive:
         return None
 
     async def _restore(self) -> Sequence[Sealed]:
-        """Find out where an earlier driver was; return the messages it sealed."""
+        """Read how far an earlier driver came; return the messages it sealed."""
         rows = await asyncio.to_thread(self._messages.all, self._record.id)
         self._outbox.restore(rows)
         await self._steps.restore()
@@ -182,13 +182,13 @@ class Drive:
         return rows
 
     async def _converse_or_fail(self, rows: Sequence[Sealed]) -> tuple[Ending, Exception | None]:
-        """Return how the conversation ended, and what ended it if that was not the model."""
+        """Return how the conversation ended, and the cause if it was not the model."""
         if self._interruption is None:
             self._work = asyncio.ensure_future(self._converse(rows))
             try:
                 await asyncio.wait({self._work})
             finally:
-                self._work.cancel()  # for when this task is cancelled; it goes on while its work is only broken off
+                self._work.cancel()  # if this task is cancelled; when only its work is, this task goes on
             error = asyncio.CancelledError() if self._work.cancelled() else self._work.exception()
             if error is None:
                 return self._work.result(), None
@@ -229,7 +229,7 @@ class Drive:
         return Ending(status="completed", finish_reason=finish_reason)
 
     def _interrupt(self, cause: Exception) -> None:
-        """Break off the conversation because of `cause`, once."""
+        """Cancel the conversation because of `cause`; only the first cause counts."""
         if self._work is not None and self._work.done():
             if isinstance(cause, JournalError) and not isinstance(cause, (RunEnded, Fenced)):
                 self._closing.complain(cause)

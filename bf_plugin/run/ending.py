@@ -1,6 +1,6 @@
 """How a run ends: what a cause means as an ending, what callers are told, and the work of bringing a run to its end.
 
-The driver calls this; whoever answers a start takes the answers to callers from here.
+The driver calls this; use cases and `web` take the errors for callers from here.
 """
 
 from __future__ import annotations
@@ -32,15 +32,9 @@ T = TypeVar("T")
 _AGAIN = (0.5, 1.0, 2.0, 5.0, 10.0)
 """Seconds between tries of a write that ends a run, while the journal fails; the last one repeats."""
 
-_HTTP_STATUS = {
-    "plugin_failed": 500,
-    "hook_not_replayable": 500,
-    "internal_error": 500,
-    "stopped_by_hook": 500,
-    "step_limit": 500,
-    "journal_failed": 503,
-}
-"""What a polling caller is answered, by the code of the error that ended its run; 502 for all others."""
+_INTERNAL = ("plugin_failed", "hook_not_replayable", "internal_error", "stopped_by_hook", "step_limit")
+_HTTP_STATUS = {**dict.fromkeys(_INTERNAL, 500), "journal_failed": 503}
+"""The status of the answer to a polling caller, by the code of the error that ended its run; 502 for all others."""
 
 
 class RunFailed(BFError):
@@ -55,7 +49,7 @@ class RunFailed(BFError):
 class Closing:
     """Ends one run. It tries each write until the journal takes it: half an end would block a thread for good.
 
-    `timeout` is the run's timeout, in seconds, for a queued run that comes up; `promoted` is told of that run.
+    When the end frees the thread for a queued run, that one has `timeout` seconds, and `promoted` is called with it.
     """
 
     record: RunRecord
@@ -84,7 +78,7 @@ class Closing:
         return await self._insist(lambda: self.runs.decide(self.record.id, ending, epoch=self.record.epoch))
 
     async def close(self, ending: Ending, reason: StopReason | None, content: Sequence[Mapping[str, Any]]) -> None:
-        """Send `end`, leave the thread in order, free it, tell everybody. `content` is what the model said last."""
+        """Send `end`, leave the thread in order, free it, tell who waits. `content` is what the model said last."""
         self.outbox.discard()
         await self.steps.settle()
         if not ending.won and ending.status in ("cancelled", "expired"):
@@ -123,7 +117,7 @@ class Closing:
         self.runs.set_told(self.record.id)
 
     def complain(self, error: JournalError) -> None:
-        """Say once that the journal fails, in the log and to a caller that waits."""
+        """Report once that the journal fails, in the log and to a caller that waits."""
         if not self._complained:
             self._complained = True
             self.log.error("cannot record the run's end; retrying: %s", error)
@@ -158,7 +152,7 @@ class Closing:
         return self.steps.usage + Usage(completion_tokens=tokens, total_tokens=tokens, estimated=True)
 
     def _full(self, ending: Ending, usage: Usage, content: Sequence[Mapping[str, Any]]) -> FullEnding:
-        """Return what a polling caller is answered: the provider's content if no plugin changed its text."""
+        """Return what a polling caller gets: the provider's content if no plugin changed its text."""
         completed = ending.status == "completed"
         answer = self.composer.answer if completed else self.composer.text
         untouched = "".join(part["text"]["value"] for part in content) == answer

@@ -262,7 +262,7 @@ class Outbox:
         if not isinstance(entry, Text):
             self._add_half()
         if self._over:
-            return  # another driver has the run: nobody would take it out
+            return  # the lane has ended: another driver has the run
         self._pending.append(entry)
         self._idle.clear()
         if self._waiter is None:

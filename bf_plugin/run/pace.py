@@ -1,8 +1,8 @@
-"""When joined text leaves: after a moment while the loop keeps up, later the further it falls behind, and on a beat.
+"""When joined text leaves: after a moment while the loop keeps up, later when it is late, and always on a beat.
 
-What costs is the message, not the text in it. So a process that carries more streams than its core can serve one
-message every 40 ms sends fewer, larger ones, and every stream stays a little behind instead of all falling ever further
-behind. And what is due at about the same time leaves together: one timer, one turn of the loop and one commit for many.
+A message costs the same however much text is in it. A process with more streams than its core can serve every 40 ms
+sends fewer, larger messages: every stream is a little late, and none falls further and further behind. Text that is due
+at about the same time leaves together: one timer, one turn of the loop and one commit for many runs.
 """
 
 from __future__ import annotations
@@ -32,21 +32,21 @@ _HAIR = 0.0005
 
 
 class Waiting(Protocol):
-    """Who waits for a beat."""
+    """A lane that waits for a beat."""
 
     def read_on(self) -> bool:
         """Go on reading, if that was held; return whether it was."""
         ...
 
     def wake(self) -> None:
-        """It is time."""
+        """Send what is due."""
         ...
 
 
 class Pace:
-    """Says over how many seconds text is joined now; `base` is what the operator set, 0: never. Used on one loop.
+    """Decides over how many seconds text is joined now; `base` is what the operator set, 0: never. Used on one loop.
 
-    `crowded` tells whether it is more than that: then what is to be joined is better left unread until it is due.
+    `crowded` tells whether that is more than `base`: then a lane leaves text unread until it is due.
     """
 
     def __init__(self, base: float) -> None:
@@ -60,9 +60,9 @@ class Pace:
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def due(self) -> float:
-        """Return when text that comes from now on is to leave (the loop's time), and see that lateness is watched.
+        """Return when text that comes from now on leaves, as the loop's time: the beat next to the interval's end.
 
-        That is the beat next to the end of the interval.
+        Measures how late the loop is from now on.
         """
         loop = self._on_this_loop()
         now = self._asked = loop.time()
@@ -73,7 +73,7 @@ class Pace:
         return round((now + self.grown()) / BEAT) * BEAT - _HAIR
 
     def on_beat(self, when: float, lane: Waiting) -> None:
-        """Wake a lane with the first beat at or after a time of the loop's, behind what it then finds to read."""
+        """Wake a lane at the first beat at or after a time of the loop, once it has read what came until then."""
         loop = self._on_this_loop()
         beat = math.ceil(when / BEAT)
         waiting = self._beats.get(beat)
@@ -87,7 +87,7 @@ class Pace:
         return min(self._base + _GAIN * max(0.0, self._late - _USUAL), self._limit)
 
     def saw(self, late: float) -> None:
-        """Take note of how late the loop was. The average counts: one late turn is no load, late turns in a row are."""
+        """Count how late the loop was. The average decides: one late turn is no load, late turns in a row are."""
         self._late += _SHARE * (late - self._late)
         self.crowded = self._base > 0 and self.grown() > self._base
 

@@ -1,4 +1,4 @@
-"""The steps of one run: each is put on record, asked of the provider, streamed into the outbox, and on record again."""
+"""The steps of one run: each is recorded, asked of the provider, streamed into the outbox, and recorded as done."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class StepRunner:
         return await self._ask(opened, max_tokens, named)
 
     async def restore(self) -> None:
-        """Find out where an earlier driver of this run was."""
+        """Read how far an earlier driver of this run came."""
         self._before = await asyncio.to_thread(self.steps.all, self.record.id)
         for step in self._before:
             self.number, self._closed = step.number, step.state == DONE
@@ -83,7 +83,7 @@ class StepRunner:
         named: Named,
         announce: Callable[[int, Sequence[CallRecord]], None],
     ) -> StepDone | None:
-        """Go on where an earlier driver was; `rows` are the messages it sealed.
+        """Continue where an earlier driver stopped; `rows` are the messages it sealed.
 
         Returns how the newest step ended, None when the run had not come to its first. `announce` gets the number and
         the calls of each step before it: messages may lag behind the steps. A response that can no longer be followed
@@ -111,7 +111,7 @@ class StepRunner:
             except ProviderError as error:
                 if error.code != LOST_RESPONSE or self._heard:
                     raise
-                self.log.info("the response is asked for again: %s", error)
+                self.log.info("cannot follow the response; asking for it again: %s", error)
         opened = await self._on_record(self._reopen())
         return await self._ask(opened, max_tokens, named)
 
@@ -120,7 +120,7 @@ class StepRunner:
         return await asyncio.to_thread(self.steps.calls_of, self.record.id, number or self.number)
 
     async def settle(self) -> None:
-        """Wait for a write that was under way when the step was broken off: what is on record then is what counts."""
+        """Wait for a write that was under way when the step was cancelled: what the journal has then counts."""
         if self._writing is not None:
             await asyncio.wait({self._writing})
 
@@ -147,7 +147,7 @@ class StepRunner:
         return self.composer.answer if self.is_open and self.composer.answers == earlier_steps else ""
 
     async def cut(self) -> Cut | None:
-        """Return what this run leaves in its thread beyond what is on record, None when that is complete."""
+        """Return what this run adds to its thread, None when the thread is complete."""
         key = self.provider.key
         if self.record.state == QUEUED:
             return None  # it never came up, and another run is under way in its thread
@@ -198,7 +198,7 @@ class StepRunner:
         return done
 
     async def _on_record(self, write: Coroutine[Any, Any, T]) -> T:
-        """Await a write and what follows from it. If the step is broken off meanwhile, both happen all the same."""
+        """Await a write and what follows from it. Both happen even if the step is cancelled meanwhile."""
         self._writing = asyncio.ensure_future(write)
         return await unbroken(self._writing)
 
@@ -242,7 +242,7 @@ class StepRunner:
         return self.run.step
 
     def _send_rest(self, step: StepRecord, cursor: Cursor) -> None:
-        """Send what of a finished step's text was not sealed."""
+        """Send the text of a finished step that was not sealed."""
         parts = sorted(cursor.texts)
         known = "".join(cursor.texts[part] for part in parts)
         whole = "".join(part["text"]["value"] for part in step.content)

@@ -23,10 +23,10 @@ class FullEnding(Ending):
 
 
 class Ticket:
-    """One start's place in the queue between its request thread and the driver.
+    """What the request thread of a start and the driver of its run tell each other.
 
-    Acceptance is decided once, by whoever comes first: the driver that heard from the provider, or the caller that no
-    longer waits. `release` lets the first event go: not before the start is answered.
+    Acceptance is decided once, by the first of two: the driver that has an answer of the provider, or the caller that
+    no longer waits. `release` lets the first event go: not before the start is answered.
     """
 
     def __init__(self) -> None:
@@ -43,38 +43,38 @@ class Ticket:
             self._accepted.set_result(None)
 
     def claim(self) -> bool:
-        """Take the right to answer the caller: true once, and only while the caller still waits."""
+        """Take the right to answer the caller; returns true once, and only while the caller waits."""
         if self._claimed:
             return False
         self._claimed = True
         return self._accepted.set_running_or_notify_cancel()
 
     def refuse(self, error: RequestError) -> None:
-        """Give the caller `error` for an answer; only after `claim`."""
+        """Answer the caller with `error`; only after `claim`."""
         self._accepted.set_exception(error)
 
     def end(self, ending: FullEnding) -> None:
-        """Tell a caller that waits for the end."""
+        """Answer a caller that waits for the end."""
         if not self.ended.done():
             self.ended.set_result(ending)
 
     def fail(self, error: RequestError) -> None:
-        """Give `error` to whoever still waits for anything: this process cannot bring the run to its end."""
+        """Answer a caller that still waits with `error`: this process cannot bring the run to its end."""
         if self.claim() or (self._claimed and not self._accepted.done()):
             self._accepted.set_exception(error)
         if not self.ended.done():
             self.ended.set_exception(error)
 
     def when_answered(self, call: Callable[[], object]) -> None:
-        """Call `call`, in whichever thread, once it is decided what the caller is told."""
+        """Call `call`, in any thread, once the answer to the caller is decided."""
         self._accepted.add_done_callback(lambda _: call())
 
     # the caller's side
 
     def wait_accepted(self, seconds: float | None) -> None:
-        """Return when the run exists, or after `seconds`: from then on it is answered as existing.
+        """Return when the run exists, or after `seconds`: the start is then answered as if it did.
 
-        Raises what the driver refused it with.
+        Raises the error that the driver refused the start with.
         """
         try:
             self._accepted.result(timeout=seconds)

@@ -1,4 +1,4 @@
-"""The tool calls of one step: announced together, run in parallel, each answered exactly once."""
+"""The tool calls of a step: announced together, run in parallel, each answered exactly once."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class ToolCalls:
         self._answered: dict[str, asyncio.Event] = {}
 
     def answered(self, tool_call_id: str) -> None:
-        """Wake the call a page has answered; the answer itself is on record."""
+        """Wake the call that a page has answered; the journal has the answer."""
         if waiting := self._answered.get(tool_call_id):
             waiting.set()
 
@@ -92,7 +92,7 @@ class ToolCalls:
         return [output_item(call.id, output) for call, output in zip(prepared, outputs, strict=True)]
 
     def announce(self, step: int, calls: Sequence[CallRecord]) -> None:
-        """Announce calls of a step that an earlier driver made, if it did not come to that."""
+        """Announce the calls of a step of an earlier driver, if that driver has not done it."""
         parsed = [(call, parse_arguments(call.arguments)[0]) for call in calls]
         self._announce(step, [(call.name, _user_message(arguments), call.tool_call_id) for call, arguments in parsed])
 
@@ -196,7 +196,7 @@ def output_item(call_id: str, output: str) -> FunctionOutput:
 
 
 def cut_output(call: CallRecord) -> FunctionOutput:
-    """Return what the next run tells the model about a call of a run that was cut off."""
+    """Return the output that the next run gives the model for a call of a run that was cut off."""
     if call.output is not None:
         return output_item(call.call_id, call.output)
     text = UNKNOWN_OUTCOME if call.state == STARTED else "Not run: the run was stopped first."

@@ -48,7 +48,7 @@ class Deletion:
         """Delete a thread of an app; `provider_key` is the caller's, if it sent one.
 
         Raises RequestError 404 for a thread the app does not have, 409 while it has a run under way. The journal comes
-        first: what the provider does about it cannot keep a person's words here.
+        first, so a provider that fails cannot keep a person's words here.
         """
         if not (is_ours(thread_id) and self._runs.has_thread(thread_id, app.id)):
             raise _unknown()
@@ -78,7 +78,7 @@ class Deletion:
             gone = asked.result(TIMEOUT)
         except (BFError, FutureTimeoutError) as error:
             asked.cancel()
-            self._log.warning("the provider keeps a deleted thread: %s", str(error) or "no answer in time")
+            self._log.warning("cannot delete a thread at its provider: %s", str(error) or "no answer in time")
             gone = False
         return Deleted("deleted") if gone else Deleted("kept", "the provider did not delete all of it")
 

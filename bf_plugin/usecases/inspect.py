@@ -23,10 +23,10 @@ from bf_plugin.usecases.admission import Admission
 from bf_plugin.values import Usage
 
 POLL = 0.1
-"""Seconds between two looks at the journal for each stream that waits: one indexed query, in the request's thread."""
+"""Seconds between two queries of each stream that waits; each uses an index, in the request's thread."""
 
 HEARTBEAT = 15.0
-"""Seconds of silence after which a stream yields an empty batch, so that whoever is gone is noticed."""
+"""Seconds of silence after which a stream yields an empty batch: writing it shows whether the reader is gone."""
 
 _STATE_EVERY = 1.0
 
@@ -58,7 +58,7 @@ class Inspection:
         self._closed = threading.Event()
 
     def close(self) -> None:
-        """End all streams: this process hands its runs over."""
+        """End all streams: this process closes."""
         self._closed.set()
 
     def run(self, run_id: str, thread_id: str) -> RunReport:
@@ -86,7 +86,7 @@ class Inspection:
     ) -> Following | None:
         """Return the events above `after` as they are committed, None if the run is over and has no such events.
 
-        `gone` tells that nobody reads them any more. Raises RequestError 404, and 503 when too many requests wait.
+        `gone` tells whether the reader has left. Raises RequestError 404, and 503 when too many requests wait.
         """
         record = self._record(run_id, thread_id)
         if record.state == ENDED and not self._messages.after(run_id, after):
@@ -194,7 +194,7 @@ def _part(part: Part) -> dict[str, Any]:
 
 
 def _status(record: RunRecord, over: bool) -> str:
-    """Return the outcome of a run whose `end` is on record, so that who sees an outcome also finds the end."""
+    """Return the outcome only once `end` is on record: a page that sees an outcome also finds the end."""
     if record.outcome is not None and (over or record.state == ENDED):
         return record.outcome
     return "queued" if record.state == QUEUED else "running"
