@@ -14,7 +14,7 @@ from bf_plugin.run.ending import request_error
 from bf_plugin.runtime.logs import get_logger, request_id
 from bf_plugin.settings import Settings
 from bf_plugin.usecases.delete import Deletion
-from bf_plugin.usecases.inspect import Inspection
+from bf_plugin.usecases.inspection import Inspection
 from bf_plugin.usecases.once import Once
 from bf_plugin.usecases.stop import Stops
 from bf_plugin.web.cors import CrossOrigin

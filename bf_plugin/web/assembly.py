@@ -27,7 +27,7 @@ from bf_plugin.runtime.workers import Workers
 from bf_plugin.settings import Settings
 from bf_plugin.usecases.admission import Admission
 from bf_plugin.usecases.delete import Deletion
-from bf_plugin.usecases.inspect import Inspection
+from bf_plugin.usecases.inspection import Inspection
 from bf_plugin.usecases.once import Once
 from bf_plugin.usecases.retain import Retention
 from bf_plugin.usecases.start import Starts

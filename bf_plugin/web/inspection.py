@@ -9,7 +9,7 @@ import msgspec
 
 from bf_plugin.gateway.apps import Apps
 from bf_plugin.usecases.delete import Deletion
-from bf_plugin.usecases.inspect import Event, Following, Inspection
+from bf_plugin.usecases.inspection import Event, Following, Inspection
 from bf_plugin.web.cors import Resource
 from bf_plugin.web.reading import authenticate, number, thread_id_of
 from bf_plugin.web.schemas import LARGEST_SEQ, MOST_RUNS

@@ -357,7 +357,7 @@ def test_streams_are_capped(deploy: Deploy) -> None:
 
 def test_a_client_that_leaves_frees_its_place(deploy: Deploy, monkeypatch: pytest.MonkeyPatch) -> None:
     """A stream whose client has gone is closed at a heartbeat, and its place is free."""
-    monkeypatch.setattr("bf_plugin.usecases.inspect.HEARTBEAT", 0.05)
+    monkeypatch.setattr("bf_plugin.usecases.inspection.HEARTBEAT", 0.05)
     deployed = deploy(max_waiters=1)
     gate = Gate()
     run = half_way(deployed, gate)
@@ -375,7 +375,7 @@ def test_a_client_that_leaves_frees_its_place(deploy: Deploy, monkeypatch: pytes
 
 def test_heartbeats_are_comments(deploy: Deploy, monkeypatch: pytest.MonkeyPatch) -> None:
     """Silence is broken by comments, which no EventSource hands to the page."""
-    monkeypatch.setattr("bf_plugin.usecases.inspect.HEARTBEAT", 0.05)
+    monkeypatch.setattr("bf_plugin.usecases.inspection.HEARTBEAT", 0.05)
     deployed = deploy()
     gate = Gate()
     run = half_way(deployed, gate)

@@ -125,14 +125,7 @@ def test_no_module_is_named_like_a_package_we_depend_on() -> None:
     imported = {name.partition(".")[0] for module in modules() for name in module.imports()}
     taken = {Requirement(line).name.lower().replace("-", "_") for line in needed} | imported
     files = [module for module in modules() if module.path.name != "__init__.py"]
-    assert {module.name for module in files if module.path.stem in taken} - STILL_NAMED_LIKE_ONE == set()
-
-
-STILL_NAMED_LIKE_ONE = {
-    "gateway.messengers.http",
-    "testing.gateway.bodies",
-    "usecases.inspect",
-}
+    assert [module.name for module in files if module.path.stem in taken] == []
 
 
 # states --------------------------------------------------------------------------------------------------------------

@@ -20,8 +20,8 @@ from bf_plugin.errors import ConfigurationError, DeliveryError, DeliveryRefused,
 from bf_plugin.gateway.apps import AskedApps, ask_remote
 from bf_plugin.gateway.host import HostCaller
 from bf_plugin.gateway.messengers.host import HostMessenger
-from bf_plugin.gateway.messengers.http import HttpMessenger, create_messenger
 from bf_plugin.gateway.messengers.port import Destination, Messenger
+from bf_plugin.gateway.messengers.remote import HttpMessenger, create_messenger
 from bf_plugin.plugins.context import PluginContext
 from bf_plugin.settings import load_settings
 from bf_plugin.testing.gateway import GatewayServer, RecordingGateway

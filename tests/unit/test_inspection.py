@@ -17,7 +17,7 @@ from bf_plugin.journal.records import Sealed
 from bf_plugin.testing import records
 from bf_plugin.testing.records import a_run
 from bf_plugin.usecases.admission import Admission
-from bf_plugin.usecases.inspect import Inspection
+from bf_plugin.usecases.inspection import Inspection
 from bf_plugin.values import Usage
 
 KEY = "q1a9Wd2LJ0V0Sg4Vw0P8xJc0v5m7B8n9K1Zb3Xc4Y5U="
