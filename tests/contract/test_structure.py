@@ -24,9 +24,9 @@ DESIGN = (ROOT / "docs" / "design.md").read_text(encoding="utf-8")
 DECISIONS = ROOT / "docs" / "decisions"
 
 ROOMS, FLOORS = 22, 12
-MODULE_LINES = 370
-CORE_LINES = 17_100
-BOOK_LINES = 5_400
+MODULE_LINES = 300
+CORE_LINES = 16_900
+BOOK_LINES = 4_800
 
 LAYERS = [
     [room.strip().removeprefix("bf_plugin.") for room in layer.split(":")]
