@@ -14,7 +14,7 @@ from typing import Any
 
 from bf_plugin.errors import RequestError, invalid
 from bf_plugin.gateway.events import events_in, step_texts
-from bf_plugin.items import Message, Part
+from bf_plugin.items import Message, Part, text_message
 from bf_plugin.journal import Journal, RunRecord
 from bf_plugin.journal.records import Sealed
 from bf_plugin.journal.states import ENDED, QUEUED
@@ -65,13 +65,16 @@ class Inspection:
         """Return a run. Raises RequestError 404 for a pair that is not known."""
         record = self._record(run_id, thread_id)
         events = self._events_after(run_id, 0)
+        usage = record.usage
+        if record.state != ENDED:
+            usage = sum((step.usage for step in self._overview.steps(run_id)), Usage())
         return RunReport(
             run_id=run_id,
             thread_id=thread_id,
             status=_status(record, over=bool(events) and events[-1]["type"] == "end"),
             text="".join(event["content"] for event in events if event["type"] == "delta"),
             seq=events[-1]["seq"] if events else 0,
-            usage=record.usage if record.state == ENDED else self._usage_so_far(run_id),
+            usage=usage,
             finish_reason=record.finish_reason,
             error=record.error,
         )
@@ -107,12 +110,9 @@ class Inspection:
         found: list[dict[str, Any]] = []
         for run_id, asked in turns[-limit:]:
             found += [_published(run_id, message) for message in asked if message["role"] in ("user", "assistant")]
-            found += [_said(run_id, text) for text in self._answers(run_id)]
+            texts = step_texts(self._events_after(run_id, 0))  # one for each step
+            found += [_published(run_id, text_message("assistant", text)) for text in texts if text]
         return found, len(turns) > limit
-
-    def _answers(self, run_id: str) -> list[str]:
-        """Return the texts of a run, one for each step that said something."""
-        return [text for text in step_texts(self._events_after(run_id, 0)) if text]
 
     def _record(self, run_id: str, thread_id: str) -> RunRecord:
         record = self._runs.get(run_id, thread_id) if is_ours(run_id) and is_ours(thread_id) else None
@@ -122,9 +122,6 @@ class Inspection:
 
     def _events_after(self, run_id: str, seq: int) -> list[Event]:
         return _events(self._messages.after(run_id, seq), seq)
-
-    def _usage_so_far(self, run_id: str) -> Usage:
-        return sum((step.usage for step in self._overview.steps(run_id)), Usage())
 
     def _tail(self, run_id: str, after: int, gone: Callable[[], bool]) -> Iterator[Sequence[Event]]:
         """Yield batches until `end`, the run's disappearance or this process's; empty ones are heartbeats."""
@@ -141,11 +138,7 @@ class Inspection:
             if batch or now - spoken >= HEARTBEAT:
                 spoken = now
                 yield batch
-            over = over or self._wait() or gone()
-
-    def _wait(self) -> bool:
-        """Pause until there may be news; true when this process closes. A wake-up would come in here."""
-        return self._closed.wait(POLL)
+            over = over or self._closed.wait(POLL) or gone()  # a wake-up would come in here
 
 
 class Following:
@@ -172,10 +165,6 @@ class Following:
 
 def _events(rows: Sequence[Sealed], after: int) -> list[Event]:
     return [event for row in rows for event in events_in(row.body) if event["seq"] > after]
-
-
-def _said(run_id: str, text: str) -> dict[str, Any]:
-    return _published(run_id, {"type": "message", "role": "assistant", "content": [{"type": "text", "text": text}]})
 
 
 def _published(run_id: str, message: Message) -> dict[str, Any]:
