@@ -9,11 +9,11 @@ from typing import Any
 
 from bf_plugin.doctor.finding import Finding, failed, ok, shown, skipped
 from bf_plugin.errors import DeliveryError, DeliveryRefused
-from bf_plugin.gateway.apps import App, Ask, AskAnswer, ask_host, ask_remote, made_up_key
+from bf_plugin.gateway.apps import App
+from bf_plugin.gateway.asking import Ask, AskAnswer, ask_host, ask_remote, made_up_key
 from bf_plugin.gateway.events import encode_message, named_action
 from bf_plugin.gateway.host import HostCaller, host_environ
-from bf_plugin.gateway.messengers.host import HostMessenger
-from bf_plugin.gateway.messengers.port import Destination, Messenger, scheme_of
+from bf_plugin.gateway.messengers import Destination, HostMessenger, Messenger, scheme_of
 from bf_plugin.runtime.loop import LoopThread
 
 ACTION = "bfPluginDoctor"

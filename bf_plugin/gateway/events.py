@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from bf_plugin.runtime.text import well_formed_tree
 from bf_plugin.values import Usage
 
 DELTA_LIMIT = 8192
@@ -52,31 +53,6 @@ def end(finish_reason: str, usage: Usage) -> dict[str, Any]:
 def utf16_length(text: str) -> int:
     """Return what JavaScript calls the length of `text`."""
     return len(text) if text.isascii() else len(text.encode("utf-16-le", "surrogatepass")) // 2
-
-
-def well_formed(text: str) -> str:
-    """Return `text` with surrogate pairs joined and lone surrogates replaced by U+FFFD."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-    return text
-
-
-def well_formed_tree(value: Any) -> Any:
-    """Return JSON-able `value` with `well_formed` done to all text in it, keys too.
-
-    Integers beyond 64 bits become floats, as in most JSON readers: no binary format holds them.
-    """
-    if isinstance(value, int) and value.bit_length() > 63:
-        return float(value)
-    if isinstance(value, str):
-        return well_formed(value)
-    if isinstance(value, Mapping):
-        return {well_formed_tree(key): well_formed_tree(child) for key, child in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [well_formed_tree(child) for child in value]
-    return value
 
 
 def pieces(text: str, limit: int = DELTA_LIMIT) -> list[str]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple
 
 from bf_plugin.errors import JournalError
-from bf_plugin.gateway.messengers.port import Destination
+from bf_plugin.gateway.messengers import Destination
 from bf_plugin.items import Item, Message, Tool
 from bf_plugin.journal.states import STARTING, CallState, RunState, StepState
 from bf_plugin.values import FinishReason, Status, Usage

@@ -9,7 +9,6 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from bf_plugin.gateway import events
 from bf_plugin.items import FunctionCall, Item
 from bf_plugin.journal.base import Base
 from bf_plugin.journal.fence import fence, fence_open, signal_driver
@@ -17,6 +16,7 @@ from bf_plugin.journal.records import CallKey, CallRecord, Opened, StepRecord
 from bf_plugin.journal.runs import add_items, decode_usage, encode_usage
 from bf_plugin.journal.sql import Statement, insertion
 from bf_plugin.journal.states import ACTIVE, CREATING, DONE, NAMED, PENDING, STARTED, STARTING
+from bf_plugin.runtime.text import well_formed
 from bf_plugin.values import FinishReason, Usage
 
 _THREAD = Statement("SELECT engine_key, state_sealed, synced FROM bf_threads WHERE id = :thread_id")
@@ -264,7 +264,7 @@ class StepStore(Base):
 
 def _storable(text: str) -> str:
     """Return what a model wrote as a column takes it: well formed, and without the NUL that Postgres refuses."""
-    return events.well_formed(text).replace("\0", "\ufffd")
+    return well_formed(text).replace("\0", "\ufffd")
 
 
 def _at(run_id: str, key: CallKey) -> dict[str, Any]:

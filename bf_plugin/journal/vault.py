@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from bf_plugin.errors import ConfigurationError, JournalError
-from bf_plugin.gateway import events
+from bf_plugin.runtime.text import well_formed_tree
 
 _NONCE = 12
 _OTHER_KEY = "the journal was written with another secret key: add the old one behind the new one in BF_SECRET_KEY"
@@ -89,7 +89,7 @@ def _packed(value: Any) -> bytes:
     try:
         return msgspec.msgpack.encode(value)
     except (UnicodeEncodeError, OverflowError):
-        return msgspec.msgpack.encode(events.well_formed_tree(msgspec.to_builtins(value)))
+        return msgspec.msgpack.encode(well_formed_tree(msgspec.to_builtins(value)))
 
 
 def _derived(key: bytes, run_id: str) -> bytes:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from bf_plugin.errors import ConfigurationError
-from bf_plugin.gateway.messengers.port import Messenger, scheme_of
+from bf_plugin.gateway.messengers import Messenger, scheme_of
 from bf_plugin.plugins.entrypoints import Kind
 from bf_plugin.runtime.logs import get_logger
 from bf_plugin.runtime.loop import LoopThread

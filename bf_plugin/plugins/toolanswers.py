@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from bf_plugin.runtime.text import well_formed
+
 _LONGEST_REASON = 500
 
 
@@ -22,7 +24,7 @@ def answer_text(output: object) -> str:
         text = output if isinstance(output, str) else json.dumps(output, default=_plain, ensure_ascii=False, **_EXACT)
     except (TypeError, ValueError, RecursionError) as error:
         raise NotJSON(str(error)) from error
-    return _sendable(text)
+    return well_formed(text)
 
 
 _EXACT: dict[str, Any] = {"allow_nan": False, "separators": (",", ":")}
@@ -32,15 +34,6 @@ def _plain(value: object) -> object:
     from pydantic_core import to_jsonable_python
 
     return to_jsonable_python(value)
-
-
-def _sendable(text: str) -> str:
-    """Join surrogate pairs and replace lone surrogates, which cannot be sent as UTF-8."""
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return text
 
 
 def failed(tool: str, error: BaseException) -> str:

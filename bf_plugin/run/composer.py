@@ -16,6 +16,7 @@ from bf_plugin.errors import BFError
 from bf_plugin.gateway import events
 from bf_plugin.journal.records import Sealed, Source
 from bf_plugin.plugins.calls import HookCalls
+from bf_plugin.runtime.text import well_formed
 from bf_plugin.values import Delta, Run
 
 MESSAGE_TEXT = 65_536
@@ -151,7 +152,7 @@ class Composer:
         draft = Draft(seq=self._seq, offset=self._offset)
         for entry in entries:
             if isinstance(entry, Text):
-                raw = events.well_formed("".join(entry.pieces))
+                raw = well_formed("".join(entry.pieces))
                 text = await self._shaped_and_new(raw, final=False, closing=closing)
                 kept = raw if self._hooks.has_on_delta else None
                 draft.sources.append(Source(entry.part[0], entry.sequence, entry.part[1], len(raw), kept))
@@ -209,7 +210,7 @@ class Composer:
     async def _shaped(self, raw: str, *, final: bool = False, replay: bool = False) -> str:
         delta = Delta(raw, final=final, replay=replay)
         await self._hooks.apply_delta(self._run, delta)
-        return events.well_formed(delta.text)
+        return well_formed(delta.text)
 
     def _unknown(self, text: str) -> str:
         """Return what of a hook's text is not sealed yet: after a replay it may repeat the end of it."""

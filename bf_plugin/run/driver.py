@@ -11,7 +11,7 @@ from typing import Any
 from bf_plugin.engines.port import BaseEngine
 from bf_plugin.errors import Fenced, JournalError
 from bf_plugin.gateway import events
-from bf_plugin.gateway.messengers.port import Messenger
+from bf_plugin.gateway.messengers import Messenger
 from bf_plugin.items import Item
 from bf_plugin.journal import Ending, Journal, RunEnded, RunRecord
 from bf_plugin.journal.records import CallRecord, Sealed, shared

@@ -25,6 +25,7 @@ from bf_plugin.run.steps import StepRunner
 from bf_plugin.run.ticket import FullEnding, Ticket
 from bf_plugin.runtime.logs import RunLogger
 from bf_plugin.runtime.loop import settled
+from bf_plugin.runtime.text import tokens_of
 from bf_plugin.values import FinishReason, Outcome, Run, StopReason, Usage
 
 T = TypeVar("T")
@@ -148,7 +149,7 @@ class Closing:
         """Return the usage on record, and an estimate (four characters a token) for a step that was cut off."""
         if not self.steps.is_open:
             return self.steps.usage
-        tokens = (len(self.steps.partial_text()) + 3) // 4
+        tokens = tokens_of(len(self.steps.partial_text()))
         return self.steps.usage + Usage(completion_tokens=tokens, total_tokens=tokens, estimated=True)
 
     def _full(self, ending: Ending, usage: Usage, content: Sequence[Mapping[str, Any]]) -> FullEnding:

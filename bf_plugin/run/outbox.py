@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bf_plugin.errors import DeliveryError, DeliveryRefused, DeliveryRetry, Fenced, JournalError
-from bf_plugin.gateway.messengers.port import Destination, Messenger
+from bf_plugin.gateway.messengers import Destination, Messenger
 from bf_plugin.journal.log import RunLog
 from bf_plugin.journal.records import RunEnded, Sealed
 from bf_plugin.journal.states import ACCEPTED, UNSENT

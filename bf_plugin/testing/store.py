@@ -9,9 +9,9 @@ from typing import Any
 
 import msgspec
 
-from bf_plugin.gateway import events
 from bf_plugin.journal.pluginvalues import increased
 from bf_plugin.plugins.context import checked_key, expiry, refuse_on_loop
+from bf_plugin.runtime.text import well_formed_tree
 
 
 class MemoryStore:
@@ -59,4 +59,4 @@ def _packed(value: object) -> bytes:
     try:
         return msgspec.msgpack.encode(value)
     except (UnicodeEncodeError, OverflowError):  # as in the journal
-        return msgspec.msgpack.encode(events.well_formed_tree(msgspec.to_builtins(value)))
+        return msgspec.msgpack.encode(well_formed_tree(msgspec.to_builtins(value)))

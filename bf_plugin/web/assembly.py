@@ -11,10 +11,9 @@ from bf_plugin.bodies import check_assistants
 from bf_plugin.dispatch import create_dispatcher
 from bf_plugin.engines.adapted import adapted
 from bf_plugin.engines.port import Engine
-from bf_plugin.gateway.apps import create_apps
+from bf_plugin.gateway.asking import create_apps
 from bf_plugin.gateway.host import HostCaller
-from bf_plugin.gateway.messengers.host import HostMessenger
-from bf_plugin.gateway.messengers.port import Messenger, scheme_of
+from bf_plugin.gateway.messengers import HostMessenger, Messenger, scheme_of
 from bf_plugin.journal import RunRecord, open_journal
 from bf_plugin.journal.store import default_url
 from bf_plugin.plugins.calls import HookCalls

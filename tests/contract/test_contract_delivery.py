@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import pytest
 
-from bf_plugin.gateway.messengers.remote import HttpMessenger
+from bf_plugin.gateway.remote import HttpMessenger
 from bf_plugin.run.outbox import Delivery
 from bf_plugin.testing.deployment import APP_KEY, CHANNEL, Deployment
 from bf_plugin.testing.gateway import Attempt

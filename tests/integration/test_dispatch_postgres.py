@@ -17,7 +17,7 @@ from bf_plugin.cli import main
 from bf_plugin.dispatch.postgres import Jobs, PostgresDispatcher, install
 from bf_plugin.errors import JournalError
 from bf_plugin.gateway import events
-from bf_plugin.gateway.messengers.port import Destination
+from bf_plugin.gateway.messengers import Destination
 from bf_plugin.journal import CANCELLED, RunRecord, open_journal
 from bf_plugin.journal.postgres import Listener, PostgresServer
 from bf_plugin.plugins.calls import HookCalls

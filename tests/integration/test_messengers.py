@@ -13,18 +13,19 @@ from contextlib import asynccontextmanager, closing
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import pytest
 
 from bf_plugin.errors import ConfigurationError, DeliveryError, DeliveryRefused, DeliveryRetry, RequestError
-from bf_plugin.gateway.apps import AskedApps, ask_remote
+from bf_plugin.gateway.asking import AskedApps, ask_remote
 from bf_plugin.gateway.host import HostCaller
-from bf_plugin.gateway.messengers.host import HostMessenger
-from bf_plugin.gateway.messengers.port import Destination, Messenger
-from bf_plugin.gateway.messengers.remote import HttpMessenger, create_messenger
+from bf_plugin.gateway.messengers import Destination, HostMessenger, Messenger
+from bf_plugin.gateway.remote import HttpMessenger, create_messenger
 from bf_plugin.plugins.context import PluginContext
 from bf_plugin.settings import load_settings
 from bf_plugin.testing.gateway import GatewayServer, RecordingGateway
+from loops import LOOPS, NewLoop
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
@@ -373,7 +374,7 @@ def test_a_connection_that_is_closed_under_a_message_is_replaced() -> None:
 
 def test_unused_connections_are_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     """They do not stay for ever: most servers would close them under us."""
-    monkeypatch.setattr("bf_plugin.runtime.connections.pool._IDLE", 0.05)
+    monkeypatch.setattr("bf_plugin.gateway.pool._IDLE_TIMEOUT", 0.05)
 
     async def main() -> None:
         closed = asyncio.Event()
@@ -394,6 +395,78 @@ def test_unused_connections_are_closed(monkeypatch: pytest.MonkeyPatch) -> None:
         server.close()
 
     asyncio.run(main())
+
+
+def test_a_head_with_bare_line_feeds_is_read() -> None:
+    """Old gateways end their lines so; the status, and when to come again, are told all the same."""
+    assert len(deliver_over_http(b"HTTP/1.1 201 Created\nContent-Length: 2\n\n{}")) == 1
+    with pytest.raises(DeliveryRetry) as caught:
+        deliver_over_http(b"HTTP/1.1 503 Busy\nRetry-After: 4\nContent-Length: 0\n\n")
+    assert caught.value.retry_after == 4.0
+
+
+def test_a_length_and_chunks_at_once() -> None:
+    """The chunks count, and nothing else goes over that connection: who comes next might get what is left of it."""
+
+    async def main() -> list[bool]:
+        closed: list[bool] = []
+
+        async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"}}")
+            head = b"HTTP/1.1 201 Created\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n"
+            writer.write(head + b"2\r\n{}\r\n0\r\n\r\n")
+            await reader.read()
+            closed.append(True)
+            writer.close()
+
+        server = await asyncio.start_server(handle, "127.0.0.1", 0)
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        messenger = HttpMessenger()
+        for _ in range(2):
+            await messenger.send(Destination(app="a", api_key=KEY, channels=["c"], url=url), b'{"a":{}}')
+        while len(closed) < 2:
+            await asyncio.sleep(0.001)
+        await messenger.aclose()
+        server.close()
+        return closed
+
+    assert asyncio.run(asyncio.wait_for(main(), 10)) == [True, True]
+
+
+@pytest.mark.parametrize("new_loop", LOOPS)
+def test_an_address_that_hangs_is_not_waited_for(new_loop: NewLoop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a host with several addresses the first that answers is used."""
+
+    async def main(hangs: tuple[str, int]) -> int:
+        async with serving(b"HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n") as (destination, requests):
+            well = ("127.0.0.1", urlsplit(str(destination.url)).port)
+
+            loop = asyncio.get_running_loop()
+            look_up: Any = loop.getaddrinfo
+
+            async def both(host: Any, *args: Any, **options: Any) -> Any:
+                if host != "gateway.test":
+                    return await look_up(host, *args, **options)
+                return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", address) for address in (hangs, well)]
+
+            monkeypatch.setattr(loop, "getaddrinfo", both)
+            messenger = HttpMessenger(timeout=4.0)
+            url = str(destination.url).replace("127.0.0.1", "gateway.test")
+            await messenger.send(dataclasses.replace(destination, url=url), MESSAGE)
+            await messenger.aclose()
+        return len(requests)
+
+    with socket.socket() as full, socket.socket() as first, socket.socket() as second:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        for queued in (first, second):  # whoever comes after them is not answered at all
+            queued.setblocking(False)
+            queued.connect_ex(full.getsockname())
+        loop = new_loop()
+        try:
+            assert loop.run_until_complete(main(full.getsockname())) == 1
+        finally:
+            loop.close()
 
 
 def test_an_early_answer_is_not_the_answer() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from bf_plugin import hookimpl
 from bf_plugin.gateway import events
-from bf_plugin.gateway.messengers.port import Destination
+from bf_plugin.gateway.messengers import Destination
 from bf_plugin.journal import Journal, RunRecord
 from bf_plugin.plugins.calls import HookCalls
 from bf_plugin.plugins.guards import new_manager, register

@@ -7,7 +7,7 @@ from concurrent.futures import Future
 from typing import Any
 
 from bf_plugin.gateway import events
-from bf_plugin.gateway.messengers.port import Destination
+from bf_plugin.gateway.messengers import Destination
 from bf_plugin.journal.records import Sealed
 from bf_plugin.plugins.calls import HookCalls
 from bf_plugin.plugins.guards import new_manager, register

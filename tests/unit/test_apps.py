@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bf_plugin.errors import ConfigurationError, RequestError
-from bf_plugin.gateway.apps import App, AskedApps, ConfiguredApps, ask_host, create_apps, key_digest
-from bf_plugin.gateway.apps.asked import AskAnswer
+from bf_plugin.gateway.apps import App, ConfiguredApps, key_digest
+from bf_plugin.gateway.asking import AskAnswer, AskedApps, ask_host, create_apps
 from bf_plugin.gateway.host import HostCaller
 from bf_plugin.settings import load_settings
 from bf_plugin.testing.gateway import RecordingGateway

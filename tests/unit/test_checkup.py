@@ -20,9 +20,9 @@ from bf_plugin.doctor.postgres import heartbeat
 from bf_plugin.doctor.provider import check_provider, operator_keys
 from bf_plugin.doctor.settings import secrets_of
 from bf_plugin.errors import JournalError
-from bf_plugin.gateway.apps import AskAnswer, key_digest
-from bf_plugin.gateway.apps.port import App
-from bf_plugin.gateway.messengers.port import Destination
+from bf_plugin.gateway.apps import App, key_digest
+from bf_plugin.gateway.asking import AskAnswer
+from bf_plugin.gateway.messengers import Destination
 from bf_plugin.plugins.loaded import PluginReport, Plugins
 from bf_plugin.plugins.loading import load_plugins
 from bf_plugin.runtime.loop import LoopThread

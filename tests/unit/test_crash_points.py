@@ -19,7 +19,7 @@ import pytest
 from bf_plugin import Toolbox
 from bf_plugin.engines.port import Access, StepRequest
 from bf_plugin.gateway import events
-from bf_plugin.gateway.messengers.port import Destination
+from bf_plugin.gateway.messengers import Destination
 from bf_plugin.items import FunctionTool
 from bf_plugin.journal import Journal, RunRecord, open_journal
 from bf_plugin.journal.seals import SealGroup

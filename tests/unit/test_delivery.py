@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from bf_plugin.errors import DeliveryRefused, DeliveryRetry
-from bf_plugin.gateway.messengers.port import Destination
+from bf_plugin.gateway.messengers import Destination
 from bf_plugin.run.outbox import Delivery, DeliveryFailed
 
 DESTINATION = Destination(app="a", api_key="BFAPI_secret", channels=["c"])

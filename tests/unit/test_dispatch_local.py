@@ -19,7 +19,7 @@ from bf_plugin.dispatch.owner import Owner
 from bf_plugin.engines.port import BaseEngine
 from bf_plugin.errors import JournalError, ProviderError, RequestError
 from bf_plugin.gateway import events
-from bf_plugin.gateway.messengers.port import Destination
+from bf_plugin.gateway.messengers import Destination
 from bf_plugin.journal import CANCELLED, Journal, RunRecord, open_journal
 from bf_plugin.journal.sqlite import SqliteFile
 from bf_plugin.journal.tables import runs

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bf_plugin.gateway import events
+from bf_plugin.runtime.text import well_formed
 from bf_plugin.values import Usage
 
 any_text = st.text(alphabet=st.characters(codec=None, exclude_categories=()), max_size=40)
@@ -22,15 +23,15 @@ def test_utf16_length_is_javascripts(text: str) -> None:
 @given(any_text)
 def test_well_formed_text_can_be_sent(text: str) -> None:
     """Whatever a provider wrote becomes text that UTF-8 can carry, and proper text stays as it is."""
-    formed = events.well_formed(text)
+    formed = well_formed(text)
 
     formed.encode()
-    assert events.well_formed(formed) == formed
+    assert well_formed(formed) == formed
 
 
 def test_surrogates_that_belong_together_are_joined() -> None:
     """A pair that arrived as two halves is one character, a lone half is replaced."""
-    assert events.well_formed("\ud83d\ude00!\ud83d") == "😀!\ufffd"
+    assert well_formed("\ud83d\ude00!\ud83d") == "😀!\ufffd"
 
 
 @given(proper_text, st.integers(min_value=2, max_value=9))

@@ -6,7 +6,7 @@ from email.utils import formatdate
 import pytest
 
 from bf_plugin.errors import DeliveryRefused, DeliveryRetry
-from bf_plugin.gateway.messengers.answers import settle
+from bf_plugin.gateway.messengers import settle
 
 
 @pytest.mark.parametrize("status", [200, 201, 204, 299])

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bf_plugin.engines.openai.decode import BrokenStreamError, Decoder, Frame, TextDelta, clean, loads
+from bf_plugin.engines.openai.decode import BrokenStreamError, Decoder, Frame, TextDelta, loads
+from bf_plugin.runtime.text import well_formed
 
 
 def sse(kind: str, *, named: bool = True, end: str = "\n", **fields: Any) -> bytes:
@@ -183,4 +184,4 @@ def test_json_that_msgspec_refuses() -> None:
 )
 def test_clean_joins_pairs_and_replaces_halves(text: str, expected: str) -> None:
     """Pairs become one character, halves the replacement character."""
-    assert expected == clean(text)
+    assert expected == well_formed(text)

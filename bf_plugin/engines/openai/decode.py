@@ -203,8 +203,3 @@ def sequence_of(event: Mapping[str, Any]) -> int | None:
 def starts_part(kind: str) -> bool:
     """Tell whether an event of this type begins an output item or one of its parts."""
     return kind in _STARTS
-
-
-def clean(text: str) -> str:
-    """Return `text` with surrogate pairs joined and lone surrogates replaced by U+FFFD."""
-    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")

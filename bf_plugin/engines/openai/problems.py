@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from typing import Any
 
 from bf_plugin.errors import ProviderError
+from bf_plugin.runtime.text import retry_after_seconds
 
 _MASKED = re.compile(r"[\w.-]*\*{3,}[\w.*-]*")
 _FIXED = {401: "the provider refused the API key", 403: "the provider does not allow this with this API key"}
@@ -81,12 +83,14 @@ def _detail(fields: Mapping[str, Any]) -> str | None:
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:
-    try:
-        if (milliseconds := headers.get("retry-after-ms")) is not None:
-            return float(milliseconds) / 1000
-        return float(headers["retry-after"]) if "retry-after" in headers else None
-    except ValueError:
-        return None  # a date: nobody has seen a provider send one
+    for name, in_a_second in (("retry-after-ms", 1000), ("retry-after", 1)):
+        try:
+            seconds = float(headers.get(name) or "") / in_a_second
+        except ValueError:
+            continue
+        if math.isfinite(seconds) and seconds >= 0:
+            return seconds
+    return retry_after_seconds(headers.get("retry-after"))
 
 
 def _text(value: object) -> str | None:

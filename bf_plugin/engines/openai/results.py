@@ -5,18 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from bf_plugin.engines.openai.decode import clean
 from bf_plugin.engines.openai.problems import Problem, event_problem
 from bf_plugin.engines.openai.transcript import Part as TextPlace
 from bf_plugin.engines.openai.transcript import Transcript
 from bf_plugin.engines.port import State, StepDone
 from bf_plugin.errors import ProviderError
 from bf_plugin.items import FunctionCall, Item, Part
+from bf_plugin.runtime.text import tokens_of, well_formed
 from bf_plugin.values import FinishReason, Usage
 
 TERMINAL = frozenset({"completed", "incomplete", "failed", "cancelled"})
 
-_CHARACTERS_PER_TOKEN = 4
 _REASONS: Mapping[str, FinishReason] = {"content_filter": "content_filter"}
 
 
@@ -57,9 +56,9 @@ def usage_of(response: Mapping[str, Any]) -> Usage | None:
 
 
 def estimated(prompt_characters: int, completion_characters: int) -> Usage:
-    """Return a guess at the tokens of a text, at four characters each."""
-    prompt = -(-prompt_characters // _CHARACTERS_PER_TOKEN)
-    completion = -(-completion_characters // _CHARACTERS_PER_TOKEN)
+    """Return a guess at the usage, by the length of the texts."""
+    prompt = tokens_of(prompt_characters)
+    completion = tokens_of(completion_characters)
     return Usage(prompt_tokens=prompt, completion_tokens=completion, total_tokens=prompt + completion, estimated=True)
 
 
@@ -77,9 +76,9 @@ def calls_of(output: Sequence[Any]) -> list[FunctionCall]:
     return [
         FunctionCall(
             type="function_call",
-            call_id=clean(str(item.get("call_id") or item.get("id") or "")),
-            name=clean(str(item.get("name") or "")),
-            arguments=clean(str(item.get("arguments") or "")),
+            call_id=well_formed(str(item.get("call_id") or item.get("id") or "")),
+            name=well_formed(str(item.get("name") or "")),
+            arguments=well_formed(str(item.get("arguments") or "")),
         )
         for item in output
         if isinstance(item, Mapping) and item.get("type") == "function_call"
@@ -114,7 +113,7 @@ def _said(output: Sequence[Any], transcript: Transcript) -> list[tuple[int, str,
         return [(part[0], transcript.text(part), ()) for part in transcript.parts()]
     known = transcript.align([part for part, _, _ in listed])
     said = [
-        (part[0], transcript.text(known[part]) or clean(full), raw.get("annotations") or ())
+        (part[0], transcript.text(known[part]) or well_formed(full), raw.get("annotations") or ())
         for part, raw, full in listed
     ]
     return [entry for entry in said if entry[1]]

@@ -10,8 +10,8 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping, Sequence
 
-from bf_plugin.engines.openai.decode import clean
 from bf_plugin.errors import ProviderError
+from bf_plugin.runtime.text import well_formed
 
 Part = tuple[int, int]
 """The (output, content) indexes of a text."""
@@ -78,7 +78,7 @@ class Transcript:
         ProviderError on a contradiction after a reconnect; before one the deltas are believed, since servers trim or
         renumber what they repeat at the end.
         """
-        full, known = clean(full), self.text(part)
+        full, known = well_formed(full), self.text(part)
         self._held.pop(part, None)
         if final:
             self._settled.add(part)
@@ -131,7 +131,7 @@ class Transcript:
         if text and "\ud800" <= text[-1] <= "\udbff":
             self._held[part] = text
             return ""
-        return clean(text)
+        return well_formed(text)
 
     def _beyond(self, part: Part, text: str) -> str:
         """Return what of a delta lies beyond the known text, nothing where its place is not known."""

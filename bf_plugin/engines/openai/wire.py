@@ -19,7 +19,7 @@ from yarl import URL
 
 from bf_plugin.engines.openai.decode import loads
 from bf_plugin.engines.openai.problems import Problem, refusal_of
-from bf_plugin.gateway.events import well_formed_tree
+from bf_plugin.runtime.text import well_formed_tree
 
 _CONNECT_TIMEOUT = 30.0
 _IDLE_TIMEOUT = 15.0

@@ -10,7 +10,7 @@ from typing import Any
 
 from bf_plugin.engines.port import Engine
 from bf_plugin.errors import ContextError, PluginError
-from bf_plugin.gateway.messengers.port import Messenger
+from bf_plugin.gateway.messengers import Messenger
 from bf_plugin.plugins.context import PluginContext
 from bf_plugin.plugins.entrypoints import Candidate
 from bf_plugin.plugins.loading import is_factory

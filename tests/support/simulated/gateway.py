@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from bf_plugin.errors import DeliveryRefused, DeliveryRetry
-from bf_plugin.gateway.messengers.port import Destination
+from bf_plugin.gateway.messengers import Destination
 from simulated.clock import live
 from simulated.driving import DRIVING, Driver
 

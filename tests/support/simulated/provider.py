@@ -21,8 +21,8 @@ from bf_plugin.engines.port import (
     Text,
 )
 from bf_plugin.errors import ProviderError
-from bf_plugin.gateway.events import well_formed
 from bf_plugin.items import FunctionCall, Item, text_message
+from bf_plugin.runtime.text import well_formed
 from bf_plugin.values import Usage
 from simulated.clock import live
 

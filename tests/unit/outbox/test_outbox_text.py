@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bf_plugin.errors import DeliveryRetry
-from bf_plugin.gateway import events
 from bf_plugin.run.composer import cursor_of
 from bf_plugin.run.outbox import Outbox
+from bf_plugin.runtime.text import well_formed
 from lanes import Lane, Sink, check_order
 
 
@@ -74,8 +74,8 @@ def test_all_text_arrives_in_order(script: list[tuple[str, str]], interval: floa
                 if kind == "event":
                     parts.append("")
                 parts[-1] += text
-            assert lane.log.text() == "".join(events.well_formed(part) for part in parts)
-            assert lane.composer.answer == events.well_formed(parts[-1])
+            assert lane.log.text() == "".join(well_formed(part) for part in parts)
+            assert lane.composer.answer == well_formed(parts[-1])
 
     asyncio.run(scenario())
 
@@ -107,7 +107,7 @@ def test_a_cursor_never_lies_within_a_character(deltas: list[tuple[str, int]], r
                     second.outbox.text(text, (1, (output, 0)), sequence)
             await second.outbox.finish()
             parts = [("".join(text for text, _ in part)) for _, part in groupby(deltas, lambda delta: delta[1])]
-            assert second.log.text() == "".join(events.well_formed(part) for part in parts)
+            assert second.log.text() == "".join(well_formed(part) for part in parts)
 
     asyncio.run(scenario())
 
@@ -162,7 +162,7 @@ def test_nothing_is_lost_where_reading_is_held(script: list[tuple[str, int, str]
                 if then == "event":
                     runs.append([])
             parts = ("".join(text for text, _ in of) for run in runs for _, of in groupby(run, lambda one: one[1]))
-            assert lane.log.text() == "".join(map(events.well_formed, parts))
+            assert lane.log.text() == "".join(map(well_formed, parts))
             return network.times
 
     asyncio.run(scenario())

@@ -18,8 +18,8 @@ from typing import Any
 
 import msgspec
 
-from bf_plugin.errors import RequestError, invalid
-from bf_plugin.gateway.apps.port import App, key_digest
+from bf_plugin.errors import ConfigurationError, RequestError, invalid
+from bf_plugin.gateway.apps import App, Apps, ConfiguredApps, key_digest
 from bf_plugin.gateway.host import HostCaller, HostFailed
 from bf_plugin.runtime.logs import get_logger
 from bf_plugin.settings import Settings
@@ -212,3 +212,17 @@ def _unavailable(answer: AskAnswer) -> RequestError:
     return RequestError(
         503, "app keys cannot be checked now", details="The gateway gave no usable answer.", retry_after=_RETRY_AFTER
     )
+
+
+def create_apps(settings: Settings, host_caller: HostCaller | None) -> Apps:
+    """Return the source of apps the settings ask for: configured keys, else a remote gateway, else the host app.
+
+    Raises ConfigurationError when there is none of them, or when two apps share a key.
+    """
+    if settings.names("api_keys") or settings.apps:
+        return ConfiguredApps(settings)
+    if settings.messaging_url is not None:
+        return AskedApps(ask_remote(settings.messaging_url), settings)
+    if host_caller is not None:
+        return AskedApps(ask_host(host_caller), settings)
+    raise ConfigurationError("nobody to ask for app keys: set BF_API_KEYS, BF_APPS_FILE or BF_MESSAGING_URL")

@@ -1,15 +1,52 @@
-"""Apps the operator lists in the settings."""
+"""Whom an app key stands for: the port, and the apps that the operator lists in the settings.
+
+Resources ask in request threads.
+"""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 from pydantic import SecretStr
 
 from bf_plugin.errors import ConfigurationError, invalid
-from bf_plugin.gateway.apps.port import App, key_digest
-from bf_plugin.settings import AppSettings, Settings
+from bf_plugin.settings import AppSettings, AssistantSettings, Settings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class App:
+    """An application, authenticated. `id` is its identity in the journal and says nothing about its key.
+
+    `provider_keys` are the operator's, by provider. `allowed_*` say what may be used with one of those.
+    """
+
+    id: str
+    api_key: str = field(repr=False)
+    messaging_url: str | None = None
+    provider_keys: Mapping[str, str] = field(default_factory=dict, repr=False)
+    model: str | None = None
+    instructions: str | None = field(default=None, repr=False)
+    assistants: Mapping[str, AssistantSettings] = field(default_factory=dict, repr=False)
+    allowed_files: frozenset[str] = frozenset()
+    allowed_vector_stores: frozenset[str] = frozenset()
+    allowed_containers: frozenset[str] = frozenset()
+    max_runs: int | None = None
+
+
+class Apps(Protocol):
+    """Knows the apps. Called in request threads; may block for up to 5 s."""
+
+    def authenticate(self, api_key: str, environ: Mapping[str, Any]) -> App:
+        """Return the app of a key. Raises RequestError 401 for an unknown key, 503 when that cannot be found out."""
+        ...
+
+
+def key_digest(api_key: str) -> str:
+    """Return the identity of a key that has no name: a digest, since the key itself is never stored in the clear."""
+    return "key-" + hashlib.sha256(b"bf_plugin app key\0" + api_key.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
 class ConfiguredApps:
