@@ -1,4 +1,4 @@
-"""Postgres, a certificate, and distributions made for a test. The other fixtures are those of `bf_plugin.testing`."""
+"""Postgres, a browser, a certificate, distributions made for a test; `bf_plugin.testing` has the other fixtures."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from postgres_server import new_database, postgres_server, shared_name
+from programs import chromium
 
 os.environ["OTEL_SDK_DISABLED"] = "true"  # bf-hook-otel, where it is installed too, has nothing to say here
 
@@ -73,10 +74,31 @@ def postgres_url(postgres: Any) -> str:
     return new_database(postgres)
 
 
+@pytest.fixture(scope="module")  # and no longer: until it is closed, no test can run a loop of its own in this thread
+def browser() -> Iterator[Any]:
+    """Chromium, without a window."""
+    from playwright.sync_api import sync_playwright
+
+    installed = chromium()
+    flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+    with sync_playwright() as playwright:
+        running = playwright.chromium.launch(
+            executable_path=installed.path, args=flags, env={**os.environ, **installed.environ}
+        )
+        yield running
+        running.close()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Return what `-n auto` means: one worker more than cores, since tests of servers and processes mostly wait."""
+    return (os.cpu_count() or 1) + 1
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Let tests with browsers have another look: on a busy machine a page may be late. Those of tests/chaos wait."""
     for item in items:
-        if "integration/test_chromium" in item.nodeid:
+        if "integration/chromium/" in item.nodeid:
             item.add_marker(pytest.mark.flaky(reruns=2))
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 import bf_plugin
+from programs import program
 
 HANDLER = Path(bf_plugin.__file__).with_name("browser") / "handler.js"
 
@@ -28,7 +29,7 @@ class Node:
 
     def __init__(self) -> None:
         self._process = subprocess.Popen(
-            ["node", str(DRIVER), str(HANDLER)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [program("node"), str(DRIVER), str(HANDLER)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
 
     def run(self, code: str, **args: Any) -> Any:

@@ -7,6 +7,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tarfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -21,7 +22,8 @@ GATEWAY = Path(__file__).with_name("socketio_gateway.py")
 
 def program(name: str, package: str) -> str:
     """Return where a program is. Without it the test is skipped; but CI, which has to install it, fails."""
-    found = shutil.which(name)
+    beside = str(Path(sys.executable).parent)  # where packages of the group `test` put programs
+    found = shutil.which(name, path=os.pathsep.join([beside, os.environ.get("PATH", os.defpath)]))
     if found is None:
         give_up = pytest.fail if os.environ.get("CI") else pytest.skip
         give_up(f"{name} is not installed: apt-get install {package}")
@@ -127,7 +129,10 @@ def browser_client(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """The JavaScript of socket.io-client, as npm has it."""
     folder = tmp_path_factory.mktemp("npm")
     command = [program("npm", "npm"), "pack", "--silent", "socket.io-client@4"]
-    subprocess.run(command, cwd=folder, check=True, timeout=100, stdout=subprocess.DEVNULL)
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])  # npm needs node
+    subprocess.run(
+        command, cwd=folder, env=os.environ | {"PATH": path}, check=True, timeout=100, stdout=subprocess.DEVNULL
+    )
     (archive,) = folder.glob("socket.io-client-*.tgz")
     with tarfile.open(archive) as package:
         script = package.extractfile("package/dist/socket.io.min.js")

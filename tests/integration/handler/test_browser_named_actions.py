@@ -10,6 +10,7 @@ from typing import Any
 import bf_plugin
 from bf_plugin.browser import handler_source
 from bf_plugin.browser.named_actions import build
+from programs import program
 
 FOLDER = Path(bf_plugin.__file__).with_name("browser")
 ACTIONS = json.loads((FOLDER / "named-actions.json").read_text("utf-8"))["namedActions"]
@@ -38,7 +39,7 @@ async function namedAction(name, options = {}) {
 def run_page(*calls: tuple[str, dict[str, Any]]) -> dict[str, Any]:
     """Call named actions as the documented action processor would; return the model and what was dispatched."""
     page = subprocess.run(
-        ["node", "-e", PAGE],
+        [program("node"), "-e", PAGE],
         input=json.dumps({"actions": ACTIONS, "calls": calls}),
         capture_output=True,
         text=True,

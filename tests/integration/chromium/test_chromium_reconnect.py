@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
 from bf_plugin.demo.gateway import DEMO_KEY, DemoGateway
 from bf_plugin.testing.deployment import Deployment
@@ -39,16 +39,6 @@ OPEN = """async ({ key, tools, run, socket, drop, lostCall }) => {
   }
   if (run) await assistant.resume(run);
 }"""
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(
-            executable_path="/usr/bin/chromium", args=["--no-sandbox", "--disable-gpu"]
-        )
-        yield chromium
-        chromium.close()
 
 
 class Tab:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
 from bf_plugin.demo.gateway import DEMO_KEY, DemoGateway
 from bf_plugin.testing.deployment import Deployment
@@ -61,16 +61,6 @@ OPEN = """async ({ key, channel }) => {
   source.onmessage = (event) => assistant.handleMessage(JSON.parse(event.data));
   await new Promise((opened) => { source.onopen = opened; });
 }"""
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(
-            executable_path="/usr/bin/chromium", args=["--no-sandbox", "--disable-gpu"]
-        )
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture(params=["host", "http"])
