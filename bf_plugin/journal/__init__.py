@@ -1,4 +1,4 @@
-"""What must survive a process: threads, runs, sealed messages, steps and calls. `usecases`, `dispatch` and `run` use it."""
+"""What must survive a process: threads, runs, messages, steps and calls. `usecases`, `dispatch` and `run` use it."""
 
 from __future__ import annotations
 
