@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from bf_plugin.engines.openai import OpenAIEngine
+from bf_plugin.engines.openai.api import Timeouts
 from bf_plugin.engines.openai.stream import ResponseStream
-from bf_plugin.engines.openai.timeouts import Timeouts
 from bf_plugin.engines.port import Access, Event, State, StepDone, StepRequest, Text
 from bf_plugin.errors import ProviderError
 from bf_plugin.items import FunctionTool, Item, text_message

@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 
-from bf_plugin.engines.openai.problems import Problem, event_problem, problem_of, scrub
-from bf_plugin.engines.openai.quirks import Quirks
+from bf_plugin.engines.openai.problems import Problem, Quirks, event_problem, problem_of, scrub
 
 KEY = "sk-proj-abcdefghijklmnop"
 

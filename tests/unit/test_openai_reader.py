@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from bf_plugin.engines.openai.decode import TextDelta
-from bf_plugin.engines.openai.handles import state_cut, usable
 from bf_plugin.engines.openai.reader import Reader
+from bf_plugin.engines.openai.results import state_cut, usable
 from bf_plugin.engines.port import Event, StepDone, Text
 from bf_plugin.values import Usage
 

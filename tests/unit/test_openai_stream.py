@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bf_plugin.engines.openai.api import Timeouts
 from bf_plugin.engines.openai.reader import Reader
 from bf_plugin.engines.openai.stream import ResponseStream
-from bf_plugin.engines.openai.timeouts import Timeouts
 from bf_plugin.engines.openai.wire import Reply
 from bf_plugin.engines.port import Event, StepDone, Text
 

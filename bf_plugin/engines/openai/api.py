@@ -6,11 +6,13 @@ independent server sends does not have to fit the installed SDK's types.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from bf_plugin.engines.openai.clients import Client
+from bf_plugin.engines.openai.clients import Client, Sdk
 from bf_plugin.engines.openai.decode import loads
 from bf_plugin.engines.openai.problems import Problem, problem_of
 from bf_plugin.engines.openai.wire import Reply
@@ -30,6 +32,27 @@ CALL_TIMEOUT = 30.0
 PAGE = 100
 PAGES = 3
 """How far back a conversation is read at most; some servers say `has_more` for ever."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timeouts:
+    """How long the engine waits for what, in seconds.
+
+    `silence` is the longest time without a real event before the connection of a response that can be resumed counts as
+    lost. `long_silence` is that of any other, and of an answer's head: models on a machine of one's own, and those that
+    reason, may say nothing for minutes. `resume_waits` come before each attempt in a row that brings nothing new,
+    `lock_waits` before each new try at a locked conversation. A background response is polled until it ends, every
+    `poll` seconds; another at most `foreground_polls` times.
+    """
+
+    silence: float = 60.0
+    long_silence: float = 300.0
+    poll: float = 2.0
+    poll_failures: int = 5
+    foreground_polls: int = 3
+    resume_waits: tuple[float, ...] = (0.0, 1.0, 3.0)
+    lock_waits: tuple[float, ...] = (1.0, 2.0, 4.0)
+    sleep: Callable[[float], Awaitable[object]] = asyncio.sleep
 
 
 class Api:
@@ -56,43 +79,37 @@ class Api:
 
     async def retrieve(self, response_id: str) -> dict[str, Any]:
         """Return a response as it is now."""
-        patient = (await self._sdk()).patient
-        return await self._json(patient.responses.retrieve(response_id, **self._plain))
+        return await self._json(lambda sdk: sdk.patient.responses.retrieve(response_id, **self._plain))
 
     async def cancel(self, response_id: str) -> dict[str, Any]:
         """Cancel a background response."""
-        patient = (await self._sdk()).patient
-        return await self._json(patient.responses.cancel(response_id, **self._plain))
+        return await self._json(lambda sdk: sdk.patient.responses.cancel(response_id, **self._plain))
 
     async def delete_response(self, response_id: str) -> None:
         """Delete a stored response."""
-        patient = (await self._sdk()).patient
-        await _close(await self._open(patient.responses.delete(response_id, **self._plain)))
+        await _close(await self._open(lambda sdk: sdk.patient.responses.delete(response_id, **self._plain)))
 
     async def delete_conversation(self, conversation: str) -> None:
         """Delete a conversation with its items."""
-        patient = (await self._sdk()).patient
-        await _close(await self._open(patient.conversations.delete(conversation, **self._plain)))
+        await _close(await self._open(lambda sdk: sdk.patient.conversations.delete(conversation, **self._plain)))
 
     async def create_conversation(self, items: Sequence[Mapping[str, Any]]) -> str:
         """Create a conversation that holds `items` (at most 20) and return its id."""
         body = {"items": list(items)}
-        once = (await self._sdk()).once
-        return str((await self._json(once.conversations.create(extra_body=body, **self._plain))).get("id"))
+        created = await self._json(lambda sdk: sdk.once.conversations.create(extra_body=body, **self._plain))
+        return str(created.get("id"))
 
     async def add_items(self, conversation: str, items: Sequence[Mapping[str, Any]]) -> None:
         """Append `items` (at most 20) to a conversation."""
         body = {"items": list(items)}
-        once = (await self._sdk()).once
-        await self._json(once.items.create(conversation, items=[], extra_body=body, **self._plain))
+        await self._json(lambda sdk: sdk.once.items.create(conversation, items=[], extra_body=body, **self._plain))
 
     async def newest_items(self, conversation: str, until: str | None) -> list[dict[str, Any]]:
         """Return a conversation's items, newest first, back to the one called `until` or as far as is sensible."""
         found: list[dict[str, Any]] = []
         query: dict[str, Any] = {"limit": PAGE, "order": "desc"}
-        patient = (await self._sdk()).patient
         for _ in range(PAGES):
-            page = await self._json(patient.items.list(conversation, extra_query=query, **self._plain))
+            page = await self._json(lambda sdk: sdk.patient.items.list(conversation, extra_query=query, **self._plain))
             items = [item for item in page.get("data") or () if isinstance(item, dict)]
             found += items
             if not items or not page.get("has_more") or any(item.get("id") == until for item in items):
@@ -100,14 +117,15 @@ class Api:
             query["after"] = items[-1].get("id")
         return found
 
-    async def _open(self, pending: Pending) -> AsyncAPIResponse[Any]:
+    async def _open(self, call: Callable[[Sdk], Pending]) -> AsyncAPIResponse[Any]:
+        sdk = await self._sdk()
         try:
-            return await pending.__aenter__()
+            return await call(sdk).__aenter__()
         except Exception as error:  # whatever the SDK raises may hold the request, and with it the key
             raise problem_of(error, self.key) from None
 
-    async def _json(self, pending: Pending) -> dict[str, Any]:
-        response = await self._open(pending)
+    async def _json(self, call: Callable[[Sdk], Pending]) -> dict[str, Any]:
+        response = await self._open(call)
         try:
             answer = loads(await response.read())
         except Exception as error:  # as above

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Literal
 
-from bf_plugin.engines.openai.api import Api
+from bf_plugin.engines.openai.api import Api, Timeouts
 from bf_plugin.engines.openai.clients import Client, Clients
-from bf_plugin.engines.openai.forget import forget
-from bf_plugin.engines.openai.handles import Mode, state_cut
 from bf_plugin.engines.openai.mapping import body_of, size_of
-from bf_plugin.engines.openai.problems import Problem
-from bf_plugin.engines.openai.quirks import CONVERSATIONS, Background, Quirks
+from bf_plugin.engines.openai.problems import CONVERSATIONS, Background, Problem, Quirks
 from bf_plugin.engines.openai.reader import Reader
-from bf_plugin.engines.openai.results import usage_of
+from bf_plugin.engines.openai.results import Mode, state_cut, usage_of
 from bf_plugin.engines.openai.stream import ResponseStream
-from bf_plugin.engines.openai.timeouts import Timeouts
 from bf_plugin.engines.openai.transcript import Transcript
 from bf_plugin.engines.openai.turns import NoConversationsError, Turn
 from bf_plugin.engines.port import Access, BaseEngine, Cursor, Handle, State, StepRequest
@@ -23,6 +20,8 @@ from bf_plugin.runtime.logs import get_logger
 from bf_plugin.values import Usage
 
 _log = get_logger(__name__)
+
+_DELETED_TOGETHER = 8
 
 StateMode = Literal["auto", "responses", "conversation", "local"]
 
@@ -96,8 +95,26 @@ class OpenAIEngine(BaseEngine):
     async def forget(self, names: Sequence[Handle], access: Access) -> bool:
         """Delete what these handles and states name at the provider; tell whether nothing of it is left."""
         client = await self._clients.take(access)
+        api = self._api(client, access)
+        stored = [name for name in names if name.get("mode") != "local"]
+        responses = {name["response_id"] for name in stored if name.get("response_id")}
+        conversations = {name["conversation"] for name in stored if name.get("conversation")}
+        places = asyncio.Semaphore(_DELETED_TOGETHER)
+
+        async def is_gone(delete: Callable[[str], Awaitable[None]], name: str) -> bool:
+            async with places:
+                try:
+                    await delete(name)
+                except Problem as problem:
+                    if problem.status != 404:
+                        _log.warning("the provider keeps something of a deleted thread: %s", problem)
+                        return False
+                return True
+
+        deletions = [is_gone(api.delete_response, name) for name in responses]
+        deletions += [is_gone(api.delete_conversation, name) for name in conversations]
         try:
-            return await forget(names, self._api(client, access))
+            return all(await asyncio.gather(*deletions))
         finally:
             self._clients.release(client)
 

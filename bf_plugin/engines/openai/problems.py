@@ -1,17 +1,31 @@
-"""Where refusals and the SDK's exceptions end: each becomes a ProviderError that carries no key and no part of one."""
+"""Where refusals and the SDK's exceptions end: each becomes a ProviderError that carries no key and no part of one.
+
+What a server refuses is remembered, and left out the next time.
+"""
 
 from __future__ import annotations
 
 import math
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from bf_plugin.errors import ProviderError
 from bf_plugin.runtime.text import retry_after_seconds
 
 _MASKED = re.compile(r"[\w.-]*\*{3,}[\w.*-]*")
 _FIXED = {401: "the provider refused the API key", 403: "the provider does not allow this with this API key"}
+
+Background = Literal["auto", "on", "off"]
+
+CONVERSATIONS = "conversations"
+
+_REFUSALS = (400, 422, 501)
+_NAMES = {
+    "stream_options": re.compile(r"stream_options|include_obfuscation"),
+    "background": re.compile(r"\bbackground\b"),
+}
+_STREAMING = frozenset({"background", "stream", "stream_options", "stream_options.include_obfuscation"})
 
 
 class Problem(ProviderError):
@@ -95,3 +109,41 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
 
 def _text(value: object) -> str | None:
     return str(value) if value is not None and value != "" else None
+
+
+class Quirks:
+    """What servers refuse, learned from their answers and remembered per base URL for the life of the engine.
+
+    Decides which optional parameters go along. `background` "on" insists, "off" never asks for it."""
+
+    def __init__(self, background: Background) -> None:
+        self._background = background
+        self._refused: dict[str | None, set[str]] = {}
+
+    def refused(self, base_url: str | None, name: str) -> bool:
+        """Tell whether this server was seen to refuse `name`."""
+        return name in self._refused.get(base_url, ())
+
+    def remember(self, base_url: str | None, name: str) -> None:
+        """Do without `name` at this server from now on."""
+        self._refused.setdefault(base_url, set()).add(name)
+
+    def parameters(self, base_url: str | None, *, stored: bool) -> dict[str, Any]:
+        """Return the parameters that decide how a response is run. A response that is not stored has no background."""
+        parameters: dict[str, Any] = {"stream": True, "store": stored}
+        if not self.refused(base_url, "stream_options"):
+            parameters["stream_options"] = {"include_obfuscation": False}
+        if stored and self._background != "off" and not self.refused(base_url, "background"):
+            parameters["background"] = True
+        return parameters
+
+    def learn(self, base_url: str | None, body: Mapping[str, Any], problem: Problem) -> bool:
+        """Tell whether the request is worth repeating without a parameter that this answer is about."""
+        if problem.status not in _REFUSALS or (problem.param and problem.param not in _STREAMING):
+            return False
+        about = f"{problem.param or ''} {problem.message}"
+        for name, pattern in _NAMES.items():
+            if name in body and pattern.search(about) and not (name == "background" and self._background == "on"):
+                self.remember(base_url, name)
+                return True
+        return False

@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bf_plugin.engines.openai.decode import SNAPSHOT, Frame, TextDelta, index_of, sequence_of, starts_part
-from bf_plugin.engines.openai.handles import state_after
 from bf_plugin.engines.openai.problems import event_problem
-from bf_plugin.engines.openai.results import TERMINAL, failure_of, item_texts, step_done, texts_of
+from bf_plugin.engines.openai.results import TERMINAL, failure_of, item_texts, state_after, step_done, texts_of
 from bf_plugin.engines.openai.transcript import Part, Transcript
 from bf_plugin.engines.port import Event, Text
 from bf_plugin.errors import ProviderError

@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from bf_plugin.engines.openai.api import Api
+from bf_plugin.engines.openai.api import Api, Timeouts
 from bf_plugin.engines.openai.decode import BrokenStreamError, Decoder
 from bf_plugin.engines.openai.problems import Problem
 from bf_plugin.engines.openai.reader import Reader
-from bf_plugin.engines.openai.timeouts import Timeouts
 from bf_plugin.engines.openai.transcript import lost
 from bf_plugin.engines.openai.wire import Reply
 from bf_plugin.engines.port import BaseStream, Event, Take

@@ -11,11 +11,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from bf_plugin.engines.openai import repair
-from bf_plugin.engines.openai.api import Api
-from bf_plugin.engines.openai.handles import Mode, usable
+from bf_plugin.engines.openai.api import Api, Timeouts
 from bf_plugin.engines.openai.mapping import input_of
 from bf_plugin.engines.openai.problems import Problem
-from bf_plugin.engines.openai.timeouts import Timeouts
+from bf_plugin.engines.openai.results import Mode, usable
 from bf_plugin.engines.port import State, StepRequest
 from bf_plugin.items import Item
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from bf_plugin.engines.openai.api import Timeouts
 from bf_plugin.engines.openai.reader import Reader
 from bf_plugin.engines.openai.stream import ResponseStream
-from bf_plugin.engines.openai.timeouts import Timeouts
 from bf_plugin.engines.openai.transcript import LOST, Transcript
 from bf_plugin.engines.port import Event, StepDone, Text
 from bf_plugin.items import text_message

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from bf_plugin.engines.openai.api import Timeouts
 from bf_plugin.engines.openai.repair import UNKNOWN_RESULT
-from bf_plugin.engines.openai.timeouts import Timeouts
 from bf_plugin.items import Item, text_message
 from bf_plugin.testing.provider import BrainRequest, Gate, ProviderSimulator, call, text
 from openai_talks import MODES, Sleeps, Talk, bodies, first, operations, output_of, run

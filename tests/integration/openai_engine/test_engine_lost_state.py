@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bf_plugin.engines.openai import OpenAIEngine
-from bf_plugin.engines.openai.timeouts import Timeouts
+from bf_plugin.engines.openai.api import Timeouts
 from bf_plugin.items import text_message
 from bf_plugin.testing.provider import ProviderSimulator
 from openai_talks import Sleeps, Talk, bodies, fails, operations, output_of, run

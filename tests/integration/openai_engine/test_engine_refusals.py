@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from bf_plugin.engines.openai import OpenAIEngine
-from bf_plugin.engines.openai.timeouts import Timeouts
+from bf_plugin.engines.openai.api import Timeouts
 from bf_plugin.engines.port import Access
 from bf_plugin.items import text_message
 from bf_plugin.testing.provider import ProviderSimulator, error, failed, reply

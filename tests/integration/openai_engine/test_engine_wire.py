@@ -9,8 +9,8 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
+from bf_plugin.engines.openai.api import Timeouts
 from bf_plugin.engines.openai.engine import OpenAIEngine
-from bf_plugin.engines.openai.timeouts import Timeouts
 from bf_plugin.engines.port import Access, BaseStream, Event, StepDone, StepRequest, Text
 from bf_plugin.errors import ProviderError
 from bf_plugin.items import Item, text_message
