@@ -185,7 +185,7 @@ def test_a_redis_that_comes_back_is_found_again(redis: Any) -> None:
 
 def test_a_redis_that_hangs_costs_no_more_than_the_port_allows(redis: Any, listener: Listener) -> None:
     """It is asked and never answers. Awake again it finds what it was sent, so the same message is out twice."""
-    one, where = SocketIOMessenger(Options(), timeout=0.3), destination(redis.messaging_url)
+    one, where = SocketIOMessenger(Options(), patience=0.3), destination(redis.messaging_url)
 
     async def send() -> None:
         await one.send(where, MESSAGE)
