@@ -19,9 +19,9 @@ from bf_plugin.journal.states import ENDED
 from bf_plugin.plugins.calls import HookCalls
 from bf_plugin.run.composer import Composer
 from bf_plugin.run.ending import Closing, RunFailed, ending_of, is_expected, request_error
+from bf_plugin.run.exchange import Exchange
 from bf_plugin.run.outbox import Delivery, Outbox
 from bf_plugin.run.pace import Pace
-from bf_plugin.run.provider import Provider
 from bf_plugin.run.steps import StepRunner
 from bf_plugin.run.ticket import Ticket
 from bf_plugin.run.toolcalls import ToolCalls
@@ -92,11 +92,11 @@ class Drive:
             outbox=outbox,
             settings=settings,
         )
-        self._provider = Provider(record, parts.engine(spec.provider), log)
+        self._exchange = Exchange(record, parts.engine(spec.provider), log)
         self._steps = StepRunner(
             record=record,
             run=run,
-            provider=self._provider,
+            exchange=self._exchange,
             steps=journal.steps,
             runs=journal.runs,
             composer=composer,
@@ -152,7 +152,7 @@ class Drive:
             deadline.cancel()
             if lane is not None:
                 lane.cancel()
-            await self._provider.let_go()
+            await self._exchange.let_go()
 
     async def _drive(self, rows: Sequence[Sealed]) -> None:
         ending, cause = await self._converse_or_fail(rows)

@@ -16,8 +16,8 @@ from bf_plugin.journal.runs import RunStore
 from bf_plugin.journal.states import DONE, QUEUED
 from bf_plugin.journal.steps import StepStore
 from bf_plugin.run.composer import Composer, cursor_of
+from bf_plugin.run.exchange import Exchange
 from bf_plugin.run.outbox import Outbox
-from bf_plugin.run.provider import Provider
 from bf_plugin.run.toolcalls import cut_output
 from bf_plugin.runtime.logs import RunLogger
 from bf_plugin.runtime.loop import unbroken
@@ -40,7 +40,7 @@ class StepRunner:
 
     record: RunRecord
     run: Run
-    provider: Provider
+    exchange: Exchange
     steps: StepStore
     runs: RunStore
     composer: Composer
@@ -48,7 +48,7 @@ class StepRunner:
     log: RunLogger
 
     def __post_init__(self) -> None:
-        self._thread: dict[str, Any] = {"thread_id": self.record.thread_id, "engine_key": self.provider.key}
+        self._thread: dict[str, Any] = {"thread_id": self.record.thread_id, "engine_key": self.exchange.key}
         self.number = 0
         self.history: list[Step] = []
         self._closed = self._asked = self._heard = False
@@ -107,7 +107,7 @@ class StepRunner:
         if self._handle is not None:
             self._heard = any(cursor.texts.values())
             try:
-                return await self._read(await self.provider.resume(self._handle, cursor), named)
+                return await self._read(await self.exchange.resume(self._handle, cursor), named)
             except ProviderError as error:
                 if error.code != LOST_RESPONSE or self._heard:
                     raise
@@ -129,7 +129,7 @@ class StepRunner:
 
         Raises nothing: the run has its outcome, whatever the provider answers.
         """
-        return None if self._closed else await self.provider.cancel(self._handle)
+        return None if self._closed else await self.exchange.cancel(self._handle)
 
     @property
     def usage(self) -> Usage:
@@ -148,7 +148,7 @@ class StepRunner:
 
     async def cut(self) -> Cut | None:
         """Return what this run adds to its thread, None when the thread is complete."""
-        key = self.provider.key
+        key = self.exchange.key
         if self.record.state == QUEUED:
             return None  # it never came up, and another run is under way in its thread
         if self.number == 0:
@@ -158,7 +158,7 @@ class StepRunner:
             return Cut(items=items, engine_key=key, state=None) if items else None
         text = self.partial_text()
         items = [text_message("assistant", text)] if text else []
-        return Cut(items=items, engine_key=key, state=self.provider.cut(self._parent, self._handle))
+        return Cut(items=items, engine_key=key, state=self.exchange.cut(self._parent, self._handle))
 
     async def _ask(self, opened: Opened, max_tokens: int | None, named: Named) -> StepDone:
         async def history() -> Sequence[Item]:
@@ -173,7 +173,7 @@ class StepRunner:
             history=history,
             max_tokens=max_tokens,
         )
-        stream = await self.provider.start(request)
+        stream = await self.exchange.start(request)
         self._handle = stream.handle
         await self._on_record(self._name(stream.handle))
         return await self._read(stream, named)
@@ -191,7 +191,7 @@ class StepRunner:
 
         self.outbox.reads_from(stream.hold)
         try:
-            done = await self.provider.read(stream, say)
+            done = await self.exchange.read(stream, say)
         finally:
             self.outbox.reads_from(None)
         await self._on_record(self._close(done))
@@ -211,7 +211,7 @@ class StepRunner:
 
     async def _reopen(self) -> Opened:
         opened = await asyncio.wrap_future(self.steps.reopen(*self.record.ids, self.number, **self._thread))
-        cut = self.provider.cut(opened.state, self._handle)
+        cut = self.exchange.cut(opened.state, self._handle)
         self._handle = None
         return replace(opened, state=cut)
 

@@ -13,7 +13,7 @@ from bf_plugin.gateway.apps import App
 from bf_plugin.journal import Journal, ThreadBusy, UnknownThread
 from bf_plugin.journal.threads import Kept
 from bf_plugin.journal.writer import written
-from bf_plugin.run.provider import engine_key
+from bf_plugin.run.exchange import engine_key
 from bf_plugin.runtime.ids import is_ours
 from bf_plugin.runtime.logs import get_logger
 from bf_plugin.runtime.loop import LoopThread

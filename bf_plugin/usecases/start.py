@@ -20,7 +20,7 @@ from bf_plugin.journal.runs import RunStore
 from bf_plugin.journal.writer import written
 from bf_plugin.plugins.calls import HookCalls
 from bf_plugin.run.ending import failure_of
-from bf_plugin.run.provider import access_of
+from bf_plugin.run.exchange import access_of
 from bf_plugin.run.ticket import FullEnding, Ticket
 from bf_plugin.runtime.ids import is_ours, new_run_id, new_thread_id
 from bf_plugin.runtime.logs import get_logger

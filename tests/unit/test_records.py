@@ -8,7 +8,7 @@ from bf_plugin.engines.port import Access, StepRequest
 from bf_plugin.journal import CANCELLED, RunSpec
 from bf_plugin.journal.records import Opened, shared
 from bf_plugin.run.driver import run_of
-from bf_plugin.run.provider import access_of
+from bf_plugin.run.exchange import access_of
 from bf_plugin.testing.records import a_run
 from bf_plugin.values import Run, RunDraft
 

@@ -1,4 +1,4 @@
-"""One run's line to its provider: an engine, the access it is asked with, and the response that is under way."""
+"""What one run asks of its provider: through an engine, with a key, and at most one response at a time."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ _CANCEL_TIMEOUT = 30.0
 """Seconds a cancel may take in all: the plugins that are told of the end wait for it."""
 
 
-class Provider:
-    """Asks one provider for one run; has at most one response under way. `engine` is None where it is not installed.
+class Exchange:
+    """The requests of one run to its provider, with at most one response under way.
 
-    `key` tells whose state it is that the provider leaves in the thread.
+    `engine` is None where it is not installed. `key` tells whose state it is that the provider leaves in the thread.
     """
 
     def __init__(self, record: RunRecord, engine: BaseEngine | None, log: RunLogger) -> None:
