@@ -19,7 +19,7 @@ import requests
 
 from bf_plugin.bench.subject import APP_KEY, MODEL
 from bf_plugin.errors import BFError
-from bf_plugin.web.paths import PREFIX
+from bf_plugin.runtime.paths import PREFIX
 
 _POLL = 0.05
 

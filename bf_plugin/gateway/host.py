@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from bf_plugin.errors import BFError
+from bf_plugin.runtime.paths import PREFIX, TOOL_RESPONSE
 from bf_plugin.runtime.workers import Workers
 
 if TYPE_CHECKING:
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 INNER = "bf_plugin.inner"
 """Key in the environ of our calls of the host: the middleware answers no path of ours where it finds it."""
 
-_OURS = ("/stream/create/assistants", "/llm/tool-response")
 _BODY_LIMIT = 4 * 1024 * 1024
 # What URLs are built from and proxies are trusted by. Never cookies or authorization: the call is made for an app, by
 # its key, not for a logged-in person.
@@ -130,7 +130,7 @@ class HostCaller:
     def _submit(
         self, workers: Workers, path: str, body: bytes, environ: Mapping[str, Any]
     ) -> concurrent.futures.Future[HostAnswer]:
-        if path.startswith(_OURS):
+        if path.startswith((PREFIX, TOOL_RESPONSE)):
             raise ValueError(f"{path} is served by the plugin itself")
         exchange = _Exchange(_environ(path, body, environ), time.monotonic() + self._deadline)
         try:

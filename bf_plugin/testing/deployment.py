@@ -18,11 +18,11 @@ import requests
 from cryptography.fernet import Fernet
 
 from bf_plugin.engines.port import Engine
+from bf_plugin.runtime.paths import PREFIX
 from bf_plugin.settings import Settings
 from bf_plugin.testing.gateway import GatewayServer, RecordingGateway
 from bf_plugin.testing.provider import ProviderSimulator
 from bf_plugin.web.mount import Application
-from bf_plugin.web.paths import PREFIX
 
 APP_KEY = "BFAPI_demo"
 PROVIDER_KEY = "sk-test-0123456789abcdef"

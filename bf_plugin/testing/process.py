@@ -23,10 +23,10 @@ from typing import Any
 
 import requests
 
+from bf_plugin.runtime.paths import PREFIX
 from bf_plugin.testing.deployment import ACTION, APP_KEY, CHANNEL, PROVIDER_KEY
 from bf_plugin.testing.gateway import GatewayServer, RecordingGateway
 from bf_plugin.testing.provider import ProviderSimulator
-from bf_plugin.web.paths import PREFIX
 
 _URL = re.compile(r"(?:listening at|serving on):? (https?://[\w.]+:\d+)", re.IGNORECASE)
 

@@ -12,6 +12,7 @@ from bf_plugin.gateway.apps import Apps
 from bf_plugin.plugins.loaded import Plugins
 from bf_plugin.run.ending import request_error
 from bf_plugin.runtime.logs import get_logger, request_id
+from bf_plugin.runtime.paths import PREFIX, TOOL_RESPONSE
 from bf_plugin.settings import Settings
 from bf_plugin.usecases.delete import Deletion
 from bf_plugin.usecases.inspection import Inspection
@@ -21,7 +22,6 @@ from bf_plugin.web.cors import CrossOrigin
 from bf_plugin.web.health import HealthzResource, PluginsResource, ReadyzResource
 from bf_plugin.web.inspection import EventsResource, MessagesResource, RunResource, ThreadResource
 from bf_plugin.web.openapi import OpenAPIResource
-from bf_plugin.web.paths import PREFIX, TOOL_RESPONSE
 from bf_plugin.web.runs import StartResource, StopResource, ToolResponseResource
 
 _log = get_logger(__name__)

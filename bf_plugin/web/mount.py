@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from bf_plugin.errors import BFError, ConfigurationError
 from bf_plugin.gateway.host import INNER
 from bf_plugin.runtime.logs import get_logger
+from bf_plugin.runtime.paths import AFTER, PREFIX, TOOL_RESPONSE
 from bf_plugin.settings import Settings, load_settings
-from bf_plugin.web.paths import AFTER, PREFIX, TOOL_RESPONSE
 from bf_plugin.web.refusal import Environ, StartResponse, refuse
 from bf_plugin.web.shared import answered_call
 

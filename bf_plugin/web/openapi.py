@@ -10,9 +10,9 @@ import falcon
 from pydantic.json_schema import models_json_schema
 
 from bf_plugin.bodies import REQUEST_MODELS
+from bf_plugin.runtime.paths import PREFIX, TOOL_RESPONSE
 from bf_plugin.web import schemas
 from bf_plugin.web.cors import Resource
-from bf_plugin.web.paths import PREFIX, TOOL_RESPONSE
 from bf_plugin.web.schemas import answer, errors
 
 _BODY_ERRORS = (400, 413, 415, 500, 503)

@@ -10,13 +10,13 @@ from bf_plugin.bodies import StartRequest, parse_start, parse_stop, parse_tool_a
 from bf_plugin.errors import RequestError
 from bf_plugin.gateway.apps import Apps
 from bf_plugin.gateway.host import host_environ
+from bf_plugin.runtime.paths import AFTER
 from bf_plugin.runtime.tracecontext import trace_context
 from bf_plugin.settings import Settings
 from bf_plugin.usecases.once import Once, claim_of
 from bf_plugin.usecases.start import Origin, Started
 from bf_plugin.usecases.stop import Stops
 from bf_plugin.web.cors import Resource
-from bf_plugin.web.paths import AFTER
 from bf_plugin.web.reading import app_key, authenticate, read_json
 
 

@@ -10,10 +10,10 @@ import requests
 
 from bf_plugin.errors import ConfigurationError
 from bf_plugin.runtime.ids import new_run_id, new_thread_id
+from bf_plugin.runtime.paths import PREFIX
 from bf_plugin.settings import Settings
 from bf_plugin.testing.deployment import Deployment
 from bf_plugin.web.mount import mount
-from bf_plugin.web.paths import PREFIX
 
 Deploy = Callable[..., Deployment]
 

@@ -13,10 +13,10 @@ import requests
 
 from bf_plugin import Toolbox, hookimpl
 from bf_plugin.runtime.ids import new_run_id, new_thread_id
+from bf_plugin.runtime.paths import PREFIX
 from bf_plugin.testing.deployment import APP_KEY, Deployment
 from bf_plugin.testing.provider import Gate, call, failed, text
 from bf_plugin.values import Delta, Run
-from bf_plugin.web.paths import PREFIX
 
 Deploy = Callable[..., Deployment]
 Started = dict[str, Any]

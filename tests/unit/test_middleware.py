@@ -13,10 +13,10 @@ import pytest
 
 from bf_plugin.errors import ConfigurationError, JournalError
 from bf_plugin.gateway.host import INNER
+from bf_plugin.runtime.paths import AFTER, PREFIX, TOOL_RESPONSE
 from bf_plugin.settings import Settings
 from bf_plugin.web import mount as middleware
 from bf_plugin.web.mount import Application, mount
-from bf_plugin.web.paths import AFTER, PREFIX, TOOL_RESPONSE
 
 Environ = dict[str, Any]
 

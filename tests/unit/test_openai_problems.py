@@ -53,6 +53,8 @@ def test_bodies_without_a_code() -> None:
     """Independent servers answer `detail`, or nothing readable."""
     assert problem_of(Answered(400, {"detail": "Bad"}), KEY).message == "Bad"
     assert problem_of(Answered(502, "<html>"), KEY).message == "the provider answered 502"
+    assert problem_of(Answered(400, [{"error": {"message": "Bad role"}}]), KEY).message == "Bad role"
+    assert problem_of(Answered(400, []), KEY).message == "the provider answered 400"
 
 
 @pytest.mark.parametrize(
@@ -61,6 +63,10 @@ def test_bodies_without_a_code() -> None:
         ({"retry-after": "7"}, 7.0),
         ({"retry-after-ms": "1500"}, 1.5),
         ({"retry-after": "Mon, 23 Nov"}, None),
+        ({"retry-after": "Mon, 23 Nov 2020 10:00:00 GMT"}, 0.0),
+        ({"retry-after": "nan"}, None),
+        ({"retry-after": "1e400"}, None),
+        ({"retry-after-ms": "soon", "retry-after": "1.5"}, 1.5),
         ({}, None),
     ],
 )

@@ -44,7 +44,9 @@ def problem_of(error: Exception, key: str) -> Problem:
 
 
 def refusal_of(status: int, body: object, headers: Mapping[str, str], key: str) -> Problem:
-    """Return what an answer of 400 and more means; `body` is what its JSON says. The error may be nested in it."""
+    """Return what a refusal means; `body` is what its JSON says. The error may be nested in it, and stand in a list."""
+    if isinstance(body, list) and body:
+        body = body[0]
     fields = body if isinstance(body, Mapping) else {}
     nested = fields.get("error")
     fields = nested if isinstance(nested, Mapping) else fields
