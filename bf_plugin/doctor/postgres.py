@@ -9,7 +9,6 @@ from bf_plugin.doctor.finding import Finding, failed, ok
 from bf_plugin.doctor.tables import check_tables
 from bf_plugin.errors import BFError, ConfigurationError
 from bf_plugin.journal.postgres import PostgresServer
-from bf_plugin.journal.store import shared_keys
 from bf_plugin.journal.survey import hears_signals
 from bf_plugin.settings import Settings
 
@@ -24,7 +23,7 @@ def check_postgres(server: PostgresServer, settings: Settings) -> Iterator[Findi
         return
     keys = settings.names("secret_key")
     try:
-        shared_keys(keys)
+        server.keys(keys)
     except ConfigurationError as error:
         yield failed("database", str(error))
     trip, found = check_tables(server, keys)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import URL, Engine, create_engine, event
@@ -44,6 +45,36 @@ class PostgresServer:
         """Return a listener for signals."""
         return Listener(self.conninfo)
 
+    def keys(self, given: Sequence[str], *, create: bool = False) -> Sequence[str]:
+        """Return the secret keys. Raises ConfigurationError where none is given: no process may make one by itself."""
+        if not given:
+            raise ConfigurationError(
+                "BF_SECRET_KEY: needed with postgresql://, the same for all processes; make one with "
+                "python -c 'from cryptography.fernet import Fernet; print(Fernet.generate_key().decode())'"
+            )
+        return given
+
+    def engines(self) -> tuple[Engine, Engine]:
+        """Return an engine for the writer and one for readers. Raises ConfigurationError when the extra is missing."""
+        pool = {"pool_size": 2, "max_overflow": READERS - 2, "pool_timeout": 10}
+        return self.tables_engine(), _engine(self.url, isolation_level="AUTOCOMMIT", **pool)
+
+    def tables_engine(self) -> Engine:
+        """Return an engine for changes of the tables, which is as the writer's."""
+        engine = _engine(self.url, pool_size=1, max_overflow=0)
+
+        @event.listens_for(engine, "connect")
+        def _connected(connection: Any, _: Any) -> None:
+            for setting in _WRITER:
+                connection.execute(f"SET {setting}")
+            connection.commit()
+
+        return engine
+
+    def visiting_engine(self, timeout: float) -> Engine:
+        """Return an engine that leaves the database as it is until it writes; its timeout is the writer's."""
+        return self.tables_engine()
+
     def writer(self, engine: Engine) -> Writer:
         """Return what commits: what goes over a network is not for the event loop."""
         return Writer(engine)
@@ -84,29 +115,11 @@ class Listener:
             connection.close()
 
 
-def postgres_engines(server: PostgresServer) -> tuple[Engine, Engine]:
-    """Return an engine for the writer and one for readers. Raises ConfigurationError when the extra is missing."""
-    url = server.url.set(drivername="postgresql+psycopg")
+def _engine(url: URL, **options: Any) -> Engine:
     try:
-        writers = create_engine(url, pool_size=1, max_overflow=0, connect_args=_CONNECT)
-        readers = create_engine(
-            url,
-            pool_size=2,
-            max_overflow=READERS - 2,
-            pool_timeout=10,
-            isolation_level="AUTOCOMMIT",
-            connect_args=_CONNECT,
-        )
+        return create_engine(url.set(drivername="postgresql+psycopg"), connect_args=_CONNECT, **options)
     except ImportError:
         raise ConfigurationError("BF_DATABASE_URL: postgresql:// needs pip install 'bf_plugin[postgres]'") from None
-
-    @event.listens_for(writers, "connect")
-    def _connected(connection: Any, _: Any) -> None:
-        for setting in _WRITER:
-            connection.execute(f"SET {setting}")
-        connection.commit()
-
-    return writers, readers
 
 
 def _first_line(error: BaseException) -> str:

@@ -24,6 +24,7 @@ from sqlalchemy.exc import DBAPIError
 
 from bf_plugin.errors import ConfigurationError
 from bf_plugin.journal.direct import Direct, LoopWriter
+from bf_plugin.journal.vault import key_in
 from bf_plugin.journal.writer import Writer
 
 _BUSY = 10.0
@@ -77,6 +78,34 @@ class SqliteFile:
             if owner != self.owner:
                 with contextlib.suppress(OSError):  # it has gone, or is another user's; all look by themselves too
                     os.utime(self.lock_folder / owner, ns=(now, now))
+
+    def keys(self, given: Sequence[str], *, create: bool) -> Sequence[str]:
+        """Return the secret keys, those given or the one beside the file; make folder and key where they are missing.
+
+        Raises ConfigurationError where that cannot be done, and with `create` false where there is no file.
+        """
+        if not create and not self.path.exists():
+            raise ConfigurationError(f"there is no journal at {self.path}: set BF_DATABASE_URL to where it is")
+        folder = self.path.parent
+        try:
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as error:
+            raise ConfigurationError(f"BF_DATABASE_URL: cannot create {folder}: {error.strerror}") from None
+        if not os.access(folder, os.W_OK):
+            raise ConfigurationError(f"BF_DATABASE_URL: {folder} cannot be written by this user")
+        return given or [key_in(self.key_file)]
+
+    def engines(self) -> tuple[Engine, Engine]:
+        """Return an engine for the writer and one for readers."""
+        return _engine(self.path, "BEGIN IMMEDIATE", _BUSY, _WRITING), _engine(self.path, "BEGIN", _BUSY, _PRAGMAS)
+
+    def tables_engine(self) -> Engine:
+        """Return an engine for changes of the tables: without foreign keys, since a table may have to be built anew."""
+        return _engine(self.path, "BEGIN IMMEDIATE", _BUSY, (*_PRAGMAS, "foreign_keys=OFF"))
+
+    def visiting_engine(self, timeout: float) -> Engine:
+        """Return an engine that leaves the file as it is until it writes; it waits `timeout` s for other writers."""
+        return _engine(self.path, "BEGIN IMMEDIATE", timeout, ())
 
     def writer(self, engine: Engine) -> Writer:
         """Return what commits."""
@@ -137,32 +166,6 @@ class Checkpoints:
                 _, pages, moved = driver.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
                 if pages - moved < FEW:
                     driver.execute("PRAGMA wal_checkpoint(RESTART)").fetchone()
-
-
-def make_folder(path: Path) -> None:
-    """See that the folder of a database is there. Raises ConfigurationError when it cannot be written."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    except OSError as error:
-        raise ConfigurationError(f"BF_DATABASE_URL: cannot create {path.parent}: {error.strerror}") from None
-    if not os.access(path.parent, os.W_OK):
-        raise ConfigurationError(f"BF_DATABASE_URL: {path.parent} cannot be written by this user")
-
-
-def sqlite_engines(path: Path) -> tuple[Engine, Engine]:
-    """Return an engine for the writer and one for readers."""
-    writers = _engine(path, "BEGIN IMMEDIATE", _BUSY, _WRITING)
-    return writers, _engine(path, "BEGIN", _BUSY, _PRAGMAS)
-
-
-def tables_engine(path: Path) -> Engine:
-    """Return an engine for changes of the tables: without foreign keys, since a table may have to be built anew."""
-    return _engine(path, "BEGIN IMMEDIATE", _BUSY, ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=OFF"))
-
-
-def visiting_engine(path: Path, busy: float) -> Engine:
-    """Return an engine that leaves the file as it is until it writes; it waits `busy` seconds for other writers."""
-    return _engine(path, "BEGIN IMMEDIATE", busy, ())
 
 
 def try_folder(folder: Path) -> None:

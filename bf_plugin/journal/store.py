@@ -19,13 +19,13 @@ from bf_plugin.journal.migrations import bring_up_to_date
 from bf_plugin.journal.overview import Overview
 from bf_plugin.journal.owners import OwnerStore
 from bf_plugin.journal.pluginvalues import PluginValues
-from bf_plugin.journal.postgres import PostgresServer, postgres_engines
+from bf_plugin.journal.postgres import PostgresServer
 from bf_plugin.journal.purge import purge_batch
 from bf_plugin.journal.runs import RunStore
-from bf_plugin.journal.sqlite import SqliteFile, make_folder, sqlite_engines, tables_engine
+from bf_plugin.journal.sqlite import SqliteFile
 from bf_plugin.journal.steps import StepStore
 from bf_plugin.journal.threads import ThreadStore
-from bf_plugin.journal.vault import Vault, key_in
+from bf_plugin.journal.vault import Vault
 from bf_plugin.journal.writer import written
 
 Database = SqliteFile | PostgresServer
@@ -70,12 +70,15 @@ def open_journal(url: str, secret_keys: Sequence[str] = (), *, create: bool = Tr
     Raises ConfigurationError for a URL that cannot work, JournalError when the database fails.
     """
     database = database_of(url)
-    if isinstance(database, SqliteFile):
-        return _open_sqlite(database, secret_keys, create)
-    vault = Vault(shared_keys(secret_keys))
-    engines = postgres_engines(database)
-    _prepare(engines[0], create)
-    return Journal(*engines, vault, database)
+    vault = Vault(database.keys(secret_keys, create=create))
+    engine = database.tables_engine()
+    try:
+        bring_up_to_date(engine, create=create)
+    except DBAPIError as error:
+        raise explain(error) from None
+    finally:
+        engine.dispose()
+    return Journal(*database.engines(), vault, database)
 
 
 def database_of(url: str) -> Database:
@@ -91,36 +94,6 @@ def database_of(url: str) -> Database:
     if not parsed.database or parsed.database == ":memory:":
         raise ConfigurationError("BF_DATABASE_URL: an SQLite file is needed; memory does not survive and is not shared")
     return SqliteFile(Path(parsed.database).absolute())
-
-
-def shared_keys(secret_keys: Sequence[str]) -> Sequence[str]:
-    """Return the secret keys of a database on a server. Raises ConfigurationError where none is set."""
-    if not secret_keys:
-        raise ConfigurationError(
-            "BF_SECRET_KEY: needed with postgresql://, the same for all processes; make one with "
-            "python -c 'from cryptography.fernet import Fernet; print(Fernet.generate_key().decode())'"
-        )
-    return secret_keys
-
-
-def _open_sqlite(database: SqliteFile, secret_keys: Sequence[str], create: bool) -> Journal:
-    path = database.path
-    if not create and not path.exists():
-        raise ConfigurationError(f"there is no journal at {path}: set BF_DATABASE_URL to where it is")
-    make_folder(path)
-    vault = Vault(secret_keys or [key_in(database.key_file)])
-    engine = tables_engine(path)
-    _prepare(engine, create)
-    engine.dispose()
-    return Journal(*sqlite_engines(path), vault, database)
-
-
-def _prepare(engine: Engine, create: bool) -> None:
-    try:
-        bring_up_to_date(engine, create=create)
-    except Exception as error:
-        engine.dispose()
-        raise (explain(error) if isinstance(error, DBAPIError) else error) from None
 
 
 def default_url(name: str | None, host: object) -> str:

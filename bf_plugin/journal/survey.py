@@ -5,20 +5,19 @@ from __future__ import annotations
 import time
 from types import TracebackType
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
 from bf_plugin.errors import ConfigurationError, JournalError
 from bf_plugin.journal.failures import explain
 from bf_plugin.journal.fence import CHANNEL
 from bf_plugin.journal.migrations import advance, version_of
-from bf_plugin.journal.postgres import PostgresServer, postgres_engines
+from bf_plugin.journal.postgres import PostgresServer
 from bf_plugin.journal.sql import Statement
-from bf_plugin.journal.sqlite import visiting_engine
 from bf_plugin.journal.store import Database
 from bf_plugin.journal.vault import Vault
 
-PATIENCE = 5.0
+TIMEOUT = 5.0
 """Seconds to wait for a server, for a lock, or for a signal."""
 
 _OLDEST_SERVER = (13,)
@@ -36,7 +35,7 @@ class Survey:
     """One transaction on a database, undone at the end. Every method raises JournalError when the database fails."""
 
     def __init__(self, database: Database) -> None:
-        self._engine = _engine(database)
+        self._engine = database.visiting_engine(TIMEOUT)
         self._connection: Connection | None = None
 
     def __enter__(self) -> Survey:
@@ -96,12 +95,12 @@ class Survey:
 
 def hears_signals(server: PostgresServer, name: str) -> bool:
     """Tell whether a signal sent on one connection arrives on another. `name` must be no process's."""
-    listener, engine = server.listen(), _engine(server)
+    listener, engine = server.listen(), server.visiting_engine(TIMEOUT)
     try:
-        listener.wait(PATIENCE)
+        listener.wait(TIMEOUT)
         with engine.begin() as connection:
             _NOTIFY.rows(connection, channel=CHANNEL, name=name)
-        end = time.monotonic() + PATIENCE
+        end = time.monotonic() + TIMEOUT
         while (left := end - time.monotonic()) > 0:
             if name in listener.wait(left):
                 return True
@@ -111,11 +110,3 @@ def hears_signals(server: PostgresServer, name: str) -> bool:
         listener.close()
         engine.dispose()
     return False
-
-
-def _engine(database: Database) -> Engine:
-    """Return an engine whose transactions may write."""
-    if isinstance(database, PostgresServer):
-        writers, _ = postgres_engines(database)  # neither has connected yet
-        return writers
-    return visiting_engine(database.path, PATIENCE)

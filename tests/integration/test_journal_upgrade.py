@@ -23,8 +23,8 @@ from bf_plugin import PluginContext, RunDraft, hookimpl
 from bf_plugin.errors import ConfigurationError, JournalError
 from bf_plugin.journal import open_journal
 from bf_plugin.journal.migrations import STEPS, VERSION, Step, bring_up_to_date, version_of
-from bf_plugin.journal.postgres import PostgresServer, postgres_engines
-from bf_plugin.journal.sqlite import SqliteFile, tables_engine
+from bf_plugin.journal.postgres import PostgresServer
+from bf_plugin.journal.sqlite import SqliteFile
 from bf_plugin.journal.store import database_of
 from bf_plugin.journal.tables import metadata
 from bf_plugin.testing.deployment import PROVIDER_KEY, Deployment
@@ -53,8 +53,7 @@ def url(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 def tables_engine_of(url: str) -> Engine:
-    database = database_of(url)
-    return tables_engine(database.path) if isinstance(database, SqliteFile) else postgres_engines(database)[0]
+    return database_of(url).tables_engine()
 
 
 @pytest.fixture

@@ -7,8 +7,6 @@ from contextlib import contextmanager
 
 from sqlalchemy import Connection
 
-from bf_plugin.journal.postgres import postgres_engines
-from bf_plugin.journal.sqlite import SqliteFile, sqlite_engines
 from bf_plugin.journal.store import database_of
 from bf_plugin.settings import Settings
 
@@ -17,7 +15,7 @@ from bf_plugin.settings import Settings
 def looking_into(settings: Settings) -> Iterator[Connection]:
     """Connect to read."""
     place = database_of(str(settings.database_url))
-    writers, readers = sqlite_engines(place.path) if isinstance(place, SqliteFile) else postgres_engines(place)
+    writers, readers = place.engines()
     with readers.connect() as connection:
         yield connection
     for engine in (writers, readers):

@@ -16,14 +16,14 @@ from sqlalchemy import Connection
 from bf_plugin.errors import Fenced
 from bf_plugin.journal import sqlite
 from bf_plugin.journal.direct import REST, SLOW, Direct
-from bf_plugin.journal.sqlite import SqliteFile, sqlite_engines
+from bf_plugin.journal.sqlite import SqliteFile
 
 
 @pytest.fixture
 def file(tmp_path: Path) -> Iterator[SqliteFile]:
     """Return a database with a table of notes."""
     place = SqliteFile(tmp_path / "journal.db")
-    engine, _ = sqlite_engines(place.path)
+    engine = place.tables_engine()
     with engine.begin() as connection:
         connection.exec_driver_sql("CREATE TABLE notes (text TEXT UNIQUE)")
     engine.dispose()

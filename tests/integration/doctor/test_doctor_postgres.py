@@ -101,6 +101,6 @@ def test_the_extra_is_missing(postgres_url: str, monkeypatch: pytest.MonkeyPatch
 def test_signals_get_lost(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """As behind a pool of transactions, where who listens is not who waits."""
     monkeypatch.setattr("bf_plugin.journal.postgres.CHANNEL", "another_session")
-    monkeypatch.setattr("bf_plugin.journal.survey.PATIENCE", 0.2)
+    monkeypatch.setattr("bf_plugin.journal.survey.TIMEOUT", 0.2)
 
     assert "let PgBouncer pool sessions" in postgres(postgres_url).failure("database")

@@ -136,7 +136,7 @@ def test_somebody_else_holds_the_database(
     journal: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A program that keeps a write transaction open is waited for no longer than the doctor's patience."""
-    monkeypatch.setattr("bf_plugin.journal.survey.PATIENCE", 0.05)
+    monkeypatch.setattr("bf_plugin.journal.survey.TIMEOUT", 0.05)
     other = sqlite3.connect(tmp_path / "journal.db", isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
 
