@@ -25,8 +25,8 @@ DECISIONS = ROOT / "docs" / "decisions"
 
 ROOMS, FLOORS = 22, 12
 MODULE_LINES = 300
-CORE_LINES = 16_900
-BOOK_LINES = 4_800
+CORE_LINES = 16_500
+BOOK_LINES = 4_700
 
 LAYERS = [
     [room.strip().removeprefix("bf_plugin.") for room in layer.split(":")]
