@@ -168,7 +168,7 @@ class Engine(Protocol):
         ...
 
     async def cancel(self, handle: Handle, access: Access) -> Usage | None:
-        """Stop a response; idempotent. Returns its usage if the provider tells. Never raises for one that is over."""
+        """Cancel a response, any number of times; return its usage if reported. Never raises for one that is over."""
         ...
 
     def cut(self, state: State | None, handle: Handle | None) -> State | None:

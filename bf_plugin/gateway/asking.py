@@ -46,7 +46,7 @@ class AskAnswer:
 
     @property
     def accepts(self) -> bool:
-        """Whether the gateway knows the key."""
+        """Whether the gateway accepts the key."""
         return self.status in (200, 201) and self.is_json
 
     @property
@@ -207,7 +207,7 @@ def _answer(status: int, body: bytes) -> AskAnswer:
 
 
 def _unavailable(answer: AskAnswer) -> RequestError:
-    """Return the 503 for an answer that tells nothing. What went wrong is for the log: it may name the host's files."""
+    """Return the 503 for an answer that decides nothing. The log gets the reason: it may name the host's files."""
     _LOG.warning("app keys cannot be checked: %s", answer.problem)
     return RequestError(
         503, "app keys cannot be checked now", details="The gateway gave no usable answer.", retry_after=_RETRY_AFTER

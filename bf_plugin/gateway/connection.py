@@ -24,7 +24,7 @@ class Answer(NamedTuple):
 class HttpConnection(asyncio.Protocol):
     """The client's side of one kept-alive connection. The body of an answer is dropped.
 
-    One that was `used` before may just be being closed by the server; `heard` tells whether anything was answered.
+    The server may just be closing a connection that was `used` before; `heard` says whether any byte of an answer came.
     `free` is told when another request may follow, `gone` when the connection has ended.
     """
 
@@ -72,7 +72,7 @@ class HttpConnection(asyncio.Protocol):
             timer.cancel()
 
     def close(self) -> None:
-        """End the connection; whoever waits for an answer hears nothing more."""
+        """End the connection. A caller that still waits for an answer gets none."""
         self._waiting = None
         if self._transport is not None:
             self._transport.abort()

@@ -68,7 +68,7 @@ def _lines(headers: Mapping[str, str]) -> bytes:
 
 
 class Pool:
-    """Connections to one origin, at most `limit`. When all are busy, owners take turns, whoever has more to say."""
+    """Connections to one origin, at most `limit`. When all are busy, owners take turns, each as often as any other."""
 
     def __init__(self, endpoint: Endpoint, *, limit: int) -> None:
         self._endpoint = endpoint

@@ -1,4 +1,4 @@
-"""The built-in engine. Whoever looks up the `bf_plugin.engines` entry points calls `create_engine`."""
+"""The built-in engine. The entry point `openai` of the group `bf_plugin.engines` names `create_engine`."""
 
 from __future__ import annotations
 

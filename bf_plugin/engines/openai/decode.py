@@ -53,7 +53,7 @@ Frame = TextDelta | dict[str, Any]
 
 
 class BrokenStreamError(ValueError):
-    """An event that should be JSON is not; whoever reads must treat the connection as lost."""
+    """An event is not JSON, or too long. The reader must treat the connection as lost."""
 
 
 def loads(data: bytes) -> Any:

@@ -29,7 +29,7 @@ _STREAMING = frozenset({"background", "stream", "stream_options", "stream_option
 
 
 class Problem(ProviderError):
-    """A ProviderError that also knows which parameter the provider named."""
+    """A ProviderError with the parameter that the provider named."""
 
     param: str | None = None
 

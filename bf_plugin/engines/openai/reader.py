@@ -24,7 +24,7 @@ _TEXTS_DONE = {"response.output_text.done": "text", "response.refusal.done": "re
 class Reader:
     """One response as far as it has been read.
 
-    `handle` learns its response id from the first event that tells it. `cursor` is the last sequence number seen, -1
+    `handle` gets its response id from the first event that has one. `cursor` is the last sequence number seen, -1
     without any; `prompt` the number of characters sent, and `key` what must not show in an error.
     """
 

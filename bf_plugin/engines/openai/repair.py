@@ -32,7 +32,7 @@ def output_without_call(message: str) -> bool:
 
 
 def unknown_result(call_id: str) -> FunctionOutput:
-    """Return the output that closes a call nobody knows the result of."""
+    """Return the output that closes a call whose result is unknown."""
     return {"type": "function_output", "call_id": call_id, "output": UNKNOWN_RESULT}
 
 
@@ -67,7 +67,7 @@ def reconcile(
 ) -> list[Item]:
     """Return what of `new` a conversation still lacks, closing every call it holds.
 
-    `newest` are its items as the provider tells them, newest first; `tail` is the last one before the interrupted turn.
+    `newest` are its items as the provider lists them, newest first; `tail` is the last one before the interrupted turn.
     """
     called = {str(item.get("call_id")): None for item in reversed(newest) if item.get("type") == "function_call"}
     answered = {str(item.get("call_id")) for item in newest if item.get("type") == "function_call_output"}

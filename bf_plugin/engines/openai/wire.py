@@ -39,7 +39,7 @@ class Wire:
         self._key = api_key
         self._tls = tls
         self._proxy = _proxy_for(base_url)
-        self._headers = {  # not the session's: aiohttp tells those to a proxy too
+        self._headers = {  # not the session's: aiohttp sends those to a proxy too
             "Authorization": f"Bearer {api_key}",
             "Content-Type": "application/json",
             "Accept": "text/event-stream, application/json",
@@ -136,16 +136,16 @@ class Reply:
         try:
             return await self._response.content.readany()
         except (aiohttp.ClientError, OSError):
-            # aiohttp tells of a lost connection before it hands out what came until then, an ending perhaps.
+            # aiohttp reports a lost connection before it returns the bytes that came until then, perhaps the ending.
             return self._response.content._read_nowait(-1)
 
     def close(self) -> None:
-        """Let go of the connection, whoever reads; it is kept if all was read."""
+        """End a read that is under way and give the connection back; it is kept if all was read."""
         self._ending.discard(self)
         self._response.release()
 
     def finish(self) -> None:
-        """Let go of the connection once the body has ended, which it should do now: the last event has come."""
+        """Give the connection back once the body has ended, which it should do now: the last event has come."""
         self._ending.add(self)
         asyncio.get_running_loop().call_later(_REST_TIMEOUT, self.close)  # at its end aiohttp lets go by itself
 
