@@ -6,6 +6,7 @@ import asyncio
 import datetime
 import ipaddress
 import json
+import os
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -278,7 +279,13 @@ def test_tls_with_a_certificate_that_is_checked(new_redis: Callable[..., Any], t
     """`socketio+rediss`: one that nobody vouches for is no Redis of ours, one of the operator's own authority is."""
     file = str(certificate(tmp_path))
     files = ("--tls-cert-file", file, "--tls-key-file", file, "--tls-ca-cert-file", file, "--tls-auth-clients", "no")
-    url = new_redis(*files, port_option="--tls-port").start().messaging_url.replace("redis:", "rediss:")
+    try:
+        server = new_redis(*files, port_option="--tls-port").start()
+    except RuntimeError as error:
+        if os.environ.get("CI") or "tls-port" not in str(error):
+            raise
+        pytest.skip("this redis-server was built without TLS: apt-get install redis-server")
+    url = server.messaging_url.replace("redis:", "rediss:")
     with pytest.raises(DeliveryRetry, match="SSLCertVerificationError"):
         deliver(messenger(subscribers=0), destination(url))
     deliver(messenger(subscribers=0), destination(f"{url}?ssl_ca_certs={file}"))
