@@ -97,6 +97,7 @@ def check(site: Site, run: dict[str, Any], expected: str) -> None:
     by_seq = {event["seq"]: event for event in events}
     assert all(by_seq[event["seq"]] == event for event in events)
     assert sorted(by_seq) == list(range(1, len(by_seq) + 1))
+    assert [event for event in events if event["type"] == "error"] == []  # it says why the text is not whole
     assert site.gateway.text(run["runId"]) == expected
     assert [event["finish_reason"] for event in by_seq.values() if event["type"] == "end"] == ["stop"]
 
