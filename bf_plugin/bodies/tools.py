@@ -98,7 +98,8 @@ class FileSearch(FileSearchOptions):
         """Return the neutral tool."""
         nested, names = self.file_search or FileSearchOptions(), FileSearchOptions.model_fields
         known = {"type": "file_search", "vector_store_ids": list(self.vector_store_ids or ())}
-        return cast("FileSearchTool", {**known, **nested.given(*names), **self.given(*names, "filters")})
+        beside = {name: value for name, value in self.given(*names).items() if value or name not in nested.given(name)}
+        return cast("FileSearchTool", {**known, **nested.given(*names), **beside, **self.given("filters")})
 
 
 class AutoContainer(Body):

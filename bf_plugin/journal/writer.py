@@ -30,7 +30,7 @@ from bf_plugin.runtime.logs import get_logger
 
 T = TypeVar("T")
 Job = Callable[[Connection], Any]
-Outcome = tuple[Any, "BaseException | None"]
+Done = tuple[Any, "BaseException | None"]
 """What a job returned, and what it failed with: one of the two."""
 
 BEFORE_WRITING = (Fenced, RunEnded)
@@ -48,9 +48,9 @@ class Entry:
     writes: int
     future: Future[Any] = field(default_factory=Future)
 
-    def settle(self, outcome: Outcome) -> None:
+    def settle(self, done: Done) -> None:
         """Tell whoever waits."""
-        value, failure = outcome
+        value, failure = done
         if failure is None:
             self.future.set_result(value)
         else:
@@ -64,7 +64,7 @@ class _Failing(Exception):
 class _InDoubt(Exception):
     """The commit of a transaction was not answered."""
 
-    def __init__(self, transaction: str, outcomes: list[Outcome], cause: DBAPIError) -> None:
+    def __init__(self, transaction: str, outcomes: list[Done], cause: DBAPIError) -> None:
         super().__init__(transaction)
         self.transaction = transaction
         self.outcomes = outcomes
@@ -159,7 +159,7 @@ class Writer:
         for entry, outcome in zip(group, outcomes, strict=True):
             entry.settle(outcome)
 
-    def _insist(self, group: Sequence[Entry]) -> list[Outcome]:
+    def _insist(self, group: Sequence[Entry]) -> list[Done]:
         """Carry out a group, again if need be; return what came of each job."""
         tries = pauses(OUTAGE)
         doubt: _InDoubt | None = None
@@ -185,7 +185,7 @@ class Writer:
             said = True
             time.sleep(pause)
 
-    def _transact(self, group: Sequence[Entry], apart: bool) -> list[Outcome]:
+    def _transact(self, group: Sequence[Entry], apart: bool) -> list[Done]:
         attempt = _attempt_apart if apart else _attempt
         try:
             connection = self._connection = self._connection or self._engine.connect()
@@ -234,7 +234,7 @@ def written(future: Future[T], seconds: float = 30.0) -> T:
         raise JournalError(f"the journal took no write within {seconds:g} s: see what keeps its disk busy") from None
 
 
-def _attempt(connection: Connection, job: Job) -> Outcome:
+def _attempt(connection: Connection, job: Job) -> Done:
     """Run a job. Raises what undoes the whole group: failures that pass, and _Failing."""
     try:
         return job(connection), None
@@ -246,7 +246,7 @@ def _attempt(connection: Connection, job: Job) -> Outcome:
         raise _Failing from None
 
 
-def _attempt_apart(connection: Connection, job: Job) -> Outcome:
+def _attempt_apart(connection: Connection, job: Job) -> Done:
     """Run a job in a savepoint. Raises only what makes the whole group worth another try."""
     savepoint = connection.begin_nested()
     try:
