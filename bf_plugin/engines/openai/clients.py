@@ -38,11 +38,14 @@ class Client:
         self.wire = Wire(url, api_key, tls)
         self._made_of = url, api_key, tls
         self._sdk: Sdk | None = None
+        self._closed = False
         self._making = asyncio.Lock()
 
     async def sdk(self) -> Sdk:
-        """Return the SDK's part."""
+        """Return the SDK's part. Raises Problem once the client is closed: what is made then would stay open."""
         async with self._making:
+            if self._closed:
+                raise Problem("the connections to the provider are closed", code="provider_unreachable")
             if self._sdk is None:
                 self._sdk = await asyncio.to_thread(Sdk, *self._made_of)
             return self._sdk
@@ -50,8 +53,10 @@ class Client:
     async def close(self) -> None:
         """Close the connections."""
         await self.wire.aclose()
-        if self._sdk is not None:
-            await self._sdk.close()
+        async with self._making:
+            self._closed = True
+            if self._sdk is not None:
+                await self._sdk.close()
 
 
 class Sdk:
@@ -96,6 +101,7 @@ class Clients:
         self._idle = idle
         self._clock = clock
         self._clients: OrderedDict[tuple[str, str], Client] = OrderedDict()
+        self._closed = False
         self._making = asyncio.Lock()
         self.tls = cache(_context)
 
@@ -125,13 +131,17 @@ class Clients:
         client.used_at = self._clock()
 
     async def aclose(self) -> None:
-        """Close all clients."""
+        """Close all clients, and make no more."""
+        async with self._making:
+            self._closed = True
         while self._clients:
             await self._clients.popitem()[1].close()
 
     async def _make(self, key: tuple[str, str]) -> Client:
         """In a thread: reading the environment and the certificates takes time, and the loop serves all runs."""
         async with self._making:
+            if self._closed:
+                raise Problem("the connections to the provider are closed", code="provider_unreachable")
             if key not in self._clients:
                 try:
                     self._clients[key] = await asyncio.to_thread(Client, *key, self.tls)

@@ -47,6 +47,7 @@ class Wire:
             "User-Agent": f"bf_plugin/{version('bf_plugin')}",
         }
         self._session: aiohttp.ClientSession | None = None
+        self._closed = False
         self._ending: set[Reply] = set()
 
     async def ask(
@@ -78,8 +79,8 @@ class Wire:
         return reply
 
     async def aclose(self) -> None:
-        """Close the connections."""
-        session, self._session = self._session, None
+        """Close the connections. Whoever asks afterwards is refused: a session made then would stay open."""
+        session, self._session, self._closed = self._session, None, True
         for reply in list(self._ending):
             reply.close()
         if session is not None:
@@ -88,6 +89,8 @@ class Wire:
     async def _send(
         self, method: str, path: str, headers: Mapping[str, str], data: bytes | None
     ) -> aiohttp.ClientResponse:
+        if self._closed:
+            raise aiohttp.ClientConnectionError("the connections are closed")
         if self._session is None:
             self._session = self._new_session()
         url = self._base_url.join(URL(self._base_url.raw_path.rstrip("/") + path, encoded=True))

@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import pytest
+
 from bf_plugin.engines.openai import OpenAIEngine
 from bf_plugin.engines.openai.clients import Clients
+from bf_plugin.engines.openai.problems import Problem
 from bf_plugin.engines.port import Access
 from bf_plugin.testing.provider import ProviderSimulator
 from openai_talks import Talk, run
@@ -86,3 +89,21 @@ def test_a_connection_is_used_again(provider: ProviderSimulator) -> None:
 
     run(provider, play)
     assert kept[0] <= 2
+
+
+def test_nothing_is_opened_once_the_engine_is_closed(provider: ProviderSimulator) -> None:
+    """A cancel that comes late is refused: a session made for it would stay open for ever."""
+    provider.brain = lambda request: "ok"
+
+    async def play(talk: Talk) -> None:
+        await talk.say("one")
+        client = await talk.engine._clients.take(talk.access)
+        await talk.engine.aclose()
+        with pytest.raises(Problem, match="cannot be reached"):
+            await client.wire.ask("POST", "/responses", headers={}, timeout=5, body={})
+        with pytest.raises(Problem, match="are closed"):
+            await client.sdk()
+        with pytest.raises(Problem, match="are closed"):
+            await talk.engine._clients.take(talk.access)
+
+    run(provider, play, state_mode="responses")
