@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass
@@ -18,6 +19,9 @@ from bf_plugin.runtime.ids import is_ours
 from bf_plugin.runtime.logs import get_logger
 from bf_plugin.runtime.loop import LoopThread
 from bf_plugin.usecases.admission import Admission
+
+ENDING_TIMEOUT = 2.0
+"""Seconds for which a run that has its outcome already may still hold its thread."""
 
 TIMEOUT = 20.0
 """Seconds the provider may take; what is not deleted by then counts as kept."""
@@ -47,8 +51,8 @@ class Deletion:
     def delete(self, thread_id: str, app: App, provider_key: str | None) -> Deleted:
         """Delete a thread of an app; `provider_key` is the caller's, if it sent one.
 
-        Raises RequestError 404 for a thread the app does not have, 409 while it has a run under way. The journal comes
-        first, so a provider that fails cannot keep a person's words here.
+        Raises RequestError 404 for a thread the app does not have, 409 while it has a run under way; one that is merely
+        ending is waited for. The journal comes first, so a provider that fails cannot keep a person's words here.
         """
         if not (is_ours(thread_id) and self._runs.has_thread(thread_id, app.id)):
             raise _unknown()
@@ -56,13 +60,23 @@ class Deletion:
             if not may_wait:
                 raise RequestError(503, "too many requests wait: try later", retry_after=1)
             kept = self._threads.kept(thread_id)
+            self._delete_here(thread_id, app)
+            return _together([self._forget(one, app, provider_key) for one in kept])
+
+    def _delete_here(self, thread_id: str, app: App) -> None:
+        """Delete what the journal has. A page that has seen `end` may be faster than the run's driver."""
+        give_up = time.monotonic() + ENDING_TIMEOUT
+        while True:
             try:
-                written(self._threads.delete(thread_id, app.id))
+                return written(self._threads.delete(thread_id, app.id))
             except UnknownThread:
                 raise _unknown() from None
-            except ThreadBusy:
-                raise RequestError(409, "the thread has a run under way: stop it or wait", retry_after=1) from None
-            return _together([self._forget(one, app, provider_key) for one in kept])
+            except ThreadBusy as busy:
+                run = self._runs.find(busy.run_id)
+                ending = run is None or run.outcome is not None
+                if not ending or time.monotonic() > give_up:
+                    raise RequestError(409, "the thread has a run under way: stop it or wait", retry_after=1) from None
+            time.sleep(0.02)  # what frees the thread is a write of the driver's, a matter of milliseconds
 
     def _forget(self, kept: Kept, app: App, provider_key: str | None) -> Deleted:
         engine = self._engines.get(kept.provider)
