@@ -1,7 +1,8 @@
 """Programs that tests need and that Python does not bring: Node.js, npm, Chromium.
 
-Each is looked for beside the running Python first (packages of the group `test` put Node.js and npm there), then on the
-path. A missing one skips its tests with the reason; CI has to have them all, so there it fails.
+Each is looked for on the path first, where the machine's own npm knows its registry, then beside the running Python,
+where packages of the group `test` put Node.js and npm. A missing one skips its tests with the reason; CI has to have
+them all, so there it fails.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ class Chromium:
 def program(name: str) -> str:
     """Return where a program is."""
     beside = str(Path(sys.executable).parent)
-    found = shutil.which(name, path=os.pathsep.join([beside, os.environ.get("PATH", os.defpath)]))
+    found = shutil.which(name, path=os.pathsep.join([os.environ.get("PATH", os.defpath), beside]))
     return found or missing(f"{name} is not installed")
 
 

@@ -122,8 +122,9 @@ def published() -> Published:
 @pytest.fixture(scope="session")
 def aimock_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AiMock]:
     folder = tmp_path_factory.mktemp("aimock")
-    # Packages of the group `test` put programs beside Python. npm is a script that looks for Node.js on the path.
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+    # The machine's own npm knows its registry. Packages of the group `test` put another one beside Python, for machines
+    # without. npm is a script that looks for Node.js on the path.
+    path = os.pathsep.join([os.environ.get("PATH", os.defpath), str(Path(sys.executable).parent)])
     npm, node = shutil.which("npm", path=path), shutil.which("node", path=path)
     if npm is None or node is None:
         (pytest.fail if os.environ.get("CI") else pytest.skip)("aimock needs Node.js 20.15 and npm")
