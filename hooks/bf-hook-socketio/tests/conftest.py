@@ -129,7 +129,7 @@ def browser_client(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """The JavaScript of socket.io-client, as npm has it."""
     folder = tmp_path_factory.mktemp("npm")
     command = [program("npm", "npm"), "pack", "--silent", "socket.io-client@4"]
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])  # npm needs node
+    path = os.pathsep.join([os.environ.get("PATH", os.defpath), str(Path(sys.executable).parent)])  # npm needs node
     subprocess.run(
         command, cwd=folder, env=os.environ | {"PATH": path}, check=True, timeout=100, stdout=subprocess.DEVNULL
     )
